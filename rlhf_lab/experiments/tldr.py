@@ -1,0 +1,281 @@
+"""The main job: from a pretrained model to a policy that people prefer, and what happens when it is pushed too far.
+
+Every stage keeps its result in a folder of its own; a stage that is done is loaded, one that was cut short continues
+from its checkpoint. So the same command, run again, ends with the same bits.
+"""
+
+import dataclasses
+import json
+import platform
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from rlhf_lab.data.datasets import TLDR, column, load_comparisons, load_tldr
+from rlhf_lab.evaluation import best_of_n_rows, compare_with_reference, reward_model_report
+from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population, simulated_labels
+from rlhf_lab.models import Policy, RewardModel, load_base
+from rlhf_lab.records import check_scale
+from rlhf_lab.runs import Run, write_atomic, write_json
+from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
+from rlhf_lab.training.reward_model import RewardModelConfig, reward_model_config, train_reward_model
+from rlhf_lab.training.supervised import SFTConfig, sft, sft_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class TLDRConfig:
+    """The main job. Derived settings come from the scale's presets."""
+
+    scale: str = "laptop"
+    """tiny, laptop or gpu."""
+    seed: int = 0
+    out: str = "runs/tldr"
+    """Folder of the run; the same command continues what lies there."""
+    data: str = "world"
+    """world, a JSONL, CSV or Parquet file, or a dataset's id on the Hub."""
+    comparisons: str = ""
+    """File or id of comparisons; needed with data that is not the world's."""
+    model: str = ""
+    """Folder or id of a causal language model; by default the base that ships for this scale."""
+    num_pairs: int = 0
+    """Comparisons to train on; 0 takes the scale's number."""
+    overoptimize: bool = True
+    """Also run PPO without penalty, and best-of-n."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check_scale(self.scale)
+        if self.num_pairs < 0:
+            raise ValueError(f"num_pairs must be 0 or more, not {self.num_pairs}.")
+        if self.data != "world" and not self.comparisons:
+            raise ValueError(
+                f"--data {self.data} has no judge of its own; give comparisons of real people with --comparisons "
+                f"(for example trl-lib/tldr-preference)."
+            )
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a scale fixes besides the stages' own presets."""
+
+    num_pairs: int
+    held_out_pairs: int
+    hard_steps: int
+    """PPO steps without penalty."""
+    best_of: tuple[int, ...]
+    best_of_prompts: int
+
+
+SIZES = {
+    "tiny": Sizes(128, 64, 6, (1, 2, 4), 16),
+    "laptop": Sizes(4000, 1000, 150, (1, 2, 4, 8, 16, 32, 64), 128),
+    "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512),
+}
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Labels to train on and to test with, and the people who gave them (none for real data)."""
+
+    train: Dataset
+    held_out: Dataset
+    people: Population | None
+
+
+class Job:
+    """The run's folder, seen as named stages with results."""
+
+    def __init__(self, config: TLDRConfig) -> None:
+        """Open or make the folder."""
+        self.config = config
+        settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("out", "seed")}
+        self.run = Run(config.out, seed=config.seed, identity=settings)
+        self.folder = Path(config.out)
+        self.seconds: dict[str, float] = {}
+
+    def stage(self, name: str, make: Callable[[Run], Any], load: Callable[[Path], Any]) -> Any:
+        """The result of stage `name`: loaded if it is there, else made, saved in one piece, and loaded."""
+        result, timing = self.folder / name / "result", self.folder / name / "seconds.json"
+        run = self.run.stage(name)
+        if not result.exists():
+            start = time.perf_counter()
+            made = make(run)
+            if self.run.is_main:
+                made.save(result)
+                write_json(timing, time.perf_counter() - start)
+            run.clear_checkpoint()
+            self.run.accelerator.wait_for_everyone()
+        self.seconds[name] = json.loads(timing.read_text()) if timing.exists() else float("nan")
+        return load(result)
+
+    def history(self, name: str) -> list[dict[str, float]]:
+        """The metrics of a stage's steps."""
+        path = self.folder / name / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A dataset that is saved as one JSONL file."""
+
+    rows: Dataset
+
+    def save(self, path: Path) -> None:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        write_atomic(path, text)
+
+    @staticmethod
+    def load(path: Path) -> Dataset:
+        return Dataset.from_list([json.loads(line) for line in path.read_text().splitlines()])
+
+
+def run_tldr(config: TLDRConfig) -> dict[str, Any]:
+    """The whole job; writes `results.json` into the run's folder and returns what it holds.
+
+    Raises:
+        ValueError: A setting, a file or a model that does not fit; the folder holds a different run.
+    """
+    job = Job(config)
+    sizes = SIZES[config.scale]
+    data = load_tldr(config.data, scale=config.scale, seed=config.seed)
+    base = Policy.load(config.model) if config.model else load_base(config.scale)
+    policy = job.stage(
+        "supervised", lambda run: sft(base, data.demonstrations, sft_config(config.scale), run=run), Policy.load
+    )
+    labels = _comparisons(job, policy, data, sizes)
+    reward_model = job.stage(
+        "reward_model",
+        lambda run: train_reward_model(
+            policy, labels.train, reward_model_config(config.scale), references=data.demonstrations, run=run
+        ),
+        RewardModel.load,
+    )
+    preset = ppo_config(config.scale)
+    watch = {"gold": gold_judge()} if config.data == "world" else {}
+    tuned = job.stage(
+        "human_feedback", lambda run: ppo(policy, reward_model, data.prompts, preset, watch=watch, run=run), Policy.load
+    )
+    results = _evaluate(job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model)
+    if config.overoptimize and config.data == "world":
+        hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps)
+        job.stage(
+            "no_penalty", lambda run: ppo(policy, reward_model, data.prompts, hard, watch=watch, run=run), Policy.load
+        )
+        results["overoptimization"] = _overoptimization(job, policy, reward_model, data, sizes)
+    results["seconds"] = job.seconds
+    results["versions"] = _versions()
+    if job.run.is_main:
+        write_json(job.folder / "results.json", results)
+    return results
+
+
+def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparisons:
+    config = job.config
+    num_pairs = config.num_pairs or sizes.num_pairs
+    if config.data != "world":
+        rows = load_comparisons(config.comparisons).shuffle(seed=config.seed)
+        held_out = max(1, min(sizes.held_out_pairs, len(rows) // 10))
+        last = min(len(rows), held_out + num_pairs)
+        return Comparisons(rows.select(range(held_out, last)), rows.select(range(held_out)), None)
+    people = population(seed=config.seed)
+
+    def ask(prompts: Dataset, number: int, seed: int) -> Callable[[Run], _Rows]:
+        return lambda run: _Rows(simulated_labels(policy, prompts, num_pairs=number, people=people, seed=seed))
+
+    train = job.stage("comparisons", ask(data.prompts, num_pairs, 1), _Rows.load)
+    held_out = job.stage("comparisons_held_out", ask(data.validation, sizes.held_out_pairs, 2), _Rows.load)
+    return Comparisons(train, held_out, people)
+
+
+def _evaluate(
+    job: Job, policies: Mapping[str, Policy], data: TLDR, labels: Comparisons, reward_model: RewardModel
+) -> dict[str, Any]:
+    if job.config.data == "world":
+        compared = compare_with_reference(policies, data.validation, seed=job.config.seed)
+    else:
+        judge = _second_judge(job, policies["supervised"], data, labels)
+        compared = compare_with_reference(policies, data.validation, judge=judge, seed=job.config.seed)
+    report = reward_model_report(reward_model, labels.held_out, labels.people, seed=job.config.seed)
+    rows = random.Random(job.config.seed).sample(range(len(data.validation)), min(5, len(data.validation)))
+    prompts, references = column(data.validation, "prompt"), column(data.validation, "completion")
+    examples = [
+        {"prompt": prompts[row], "reference": references[row]}
+        | {name: entry["summaries"][row] for name, entry in compared.items()}
+        for row in rows
+    ]
+    return {
+        "config": dataclasses.asdict(job.config),
+        "win_rate_vs_reference": {name: entry["win_rate"] for name, entry in compared.items()},
+        "length_controlled_win_rate": {name: entry["length_controlled"] for name, entry in compared.items()},
+        "judge": "gold" if job.config.data == "world" else "reward model trained on other comparisons",
+        "axes": {name: entry["axes"] for name, entry in compared.items()},
+        "words": {name: entry["words"] for name, entry in compared.items()},
+        "reward_model": report,
+        "examples": examples,
+        "overoptimization": [],
+    }
+
+
+def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> LearnedReward:
+    """For real posts, whose truth nobody knows: a reward model of other comparisons than the policy was tuned on."""
+    config = reward_model_config(job.config.scale)
+    model = job.stage(
+        "judge",
+        lambda run: train_reward_model(policy, labels.held_out, config, references=data.demonstrations, run=run),
+        RewardModel.load,
+    )
+    return LearnedReward(model)
+
+
+def _overoptimization(
+    job: Job, policy: Policy, reward_model: RewardModel, data: TLDR, sizes: Sizes
+) -> list[dict[str, Any]]:
+    """Points (KL, proxy, gold) of PPO with and without penalty and of best-of-n, in the gold scale, from the start.
+
+    Gold is in standard deviations of the supervised policy's gold scores, the proxy in those of its proxy scores.
+    """
+    seed = job.config.seed
+    prompts = data.validation.select(range(min(sizes.best_of_prompts, len(data.validation))))
+    reward = LearnedReward(reward_model)
+    best_of = job.stage(
+        "best_of_n",
+        lambda run: _Rows(
+            Dataset.from_list(
+                best_of_n_rows(policy, reward, prompts, num_samples=max(sizes.best_of), ns=sizes.best_of, seed=seed)
+            )
+        ),
+        _Rows.load,
+    )
+    points = [
+        {"method": "best_of_n", "seed": seed, "kl": row["kl"], "proxy": row["proxy"], "gold": row["gold"]}
+        for row in best_of
+    ]
+    for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):
+        points += [
+            {
+                "method": method,
+                "seed": seed,
+                "step": row["step"],
+                "kl": row["objective/kl"],
+                "proxy": row["objective/score"],
+                "gold": row["objective/gold"],
+            }
+            for row in job.history(stage)
+        ]
+    scale = {role: (best_of[0][role], best_of[0][f"{role}_std"]) for role in ("proxy", "gold")}
+    for point in points:
+        for role, (mean, std) in scale.items():
+            point[role] = (point[role] - mean) / std
+    return points
+
+
+def _versions() -> dict[str, str]:
+    names = ("rlhf-lab", "torch", "transformers", "accelerate", "datasets", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

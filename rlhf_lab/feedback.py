@@ -1,0 +1,295 @@
+"""Everything that judges text: the gold judge, learned rewards, any Python callable, and simulated people.
+
+A reward is a function of texts, `(prompts, responses) -> one number each`. Simulated labelers read a summary as the gold
+judge does, weigh its axes by their own tastes, and answer noisily: as comparisons, 9-point confidence, ratings, rankings.
+"""
+
+import functools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from scipy.optimize import brentq
+from scipy.special import expit
+from torch import Tensor
+
+from rlhf_lab.data.batching import encode_candidates
+from rlhf_lab.data.judge import Judge, Judgement
+from rlhf_lab.generation import SamplingConfig, generate
+from rlhf_lab.models import Policy, RewardModel
+from rlhf_lab.scoring import candidate_scores
+
+CONFIDENCE_STEPS = (0.4, 1.0, 1.8)
+"""Felt differences (in units of a labeler's noise) at which confidence rises from 1 to 2, 3 and 4."""
+
+
+class Reward(Protocol):
+    """Any function that scores responses."""
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> Sequence[float]:
+        """One finite number for each response; more is better."""
+        ...
+
+
+@functools.cache
+def gold_judge() -> Judge:
+    """The judge of the world that ships, built once."""
+    return Judge()
+
+
+def scores_of(reward: Reward, prompts: Sequence[str], responses: Sequence[str]) -> Float[Tensor, " batch"]:
+    """What `reward` says, checked.
+
+    Raises:
+        ValueError: It raised, returned another number of scores than responses, or a score that is NaN or infinite.
+    """
+    try:
+        values = list(reward(list(prompts), list(responses)))
+    except Exception as error:
+        raise ValueError(f"the reward function raised {type(error).__name__}: {error}.") from error
+    if len(values) != len(responses):
+        raise ValueError(f"the reward function returned {len(values)} scores for {len(responses)} responses.")
+    scores = torch.tensor([float(value) for value in values])
+    if not bool(torch.isfinite(scores).all()):
+        worst = int((~torch.isfinite(scores)).nonzero()[0])
+        raise ValueError(f"the reward function returned {scores[worst].item()} for the response {responses[worst]!r:.80}.")
+    return scores
+
+
+@dataclass(frozen=True)
+class LearnedReward:
+    """A reward model as a reward on texts."""
+
+    model: RewardModel
+    batch_size: int = 64
+    max_prompt_tokens: int = 512
+    max_response_tokens: int = 128
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """The centred score at the EOS of each response."""
+        scores: list[float] = []
+        device = next(self.model.network.parameters()).device
+        for start in range(0, len(prompts), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            batch = encode_candidates(
+                self.model.tokenizer,
+                list(prompts[part]),
+                [[response] for response in responses[part]],
+                max_prompt_tokens=self.max_prompt_tokens,
+                max_response_tokens=self.max_response_tokens,
+            )
+            scores += candidate_scores(self.model.network, batch.to(device)).squeeze(1).tolist()
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labeler:
+    """One simulated person: what they value and how steady they are.
+
+    Labeler(id="general-03", axes={"overall": 1.0, ...}, tastes={"sure": 0.3, ...}, noise=0.9)
+    """
+
+    id: str
+    axes: dict[str, float]
+    """Weight of each of the judge's axes."""
+    tastes: dict[str, float]
+    """Liking for each word, and for each marker of a kind: words, hedge, sure, polite, complaint, feeling."""
+    noise: float = 1.0
+    """Scale of the logistic noise, relative to the population's."""
+    rating_offset: float = 0.0
+    rating_scale: float = 1.0
+    """Own use of the 7-point scale."""
+
+    def utility(self, judgement: Judgement) -> float:
+        """How much they like a summary, in points of the judge's overall grade."""
+        value = sum(weight * getattr(judgement, axis) for axis, weight in self.axes.items())
+        value += self.tastes.get("words", 0.0) * min(judgement.num_words, 60)
+        value += self.tastes.get("feeling", 0.0) * any(slot == "feeling" for slot, _ in judgement.covered)
+        return value + sum(self.tastes.get(kind, 0.0) for kind in judgement.markers[:6])
+
+
+VALUES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
+    "general": (
+        {"overall": 0.7, "coverage": 0.15, "accuracy": 0.1, "coherence": 0.15},
+        {"words": 0.01, "hedge": -0.1, "sure": 0.15, "polite": 0.15, "complaint": 0.0, "feeling": 0.1},
+    ),
+    "brief": ({"overall": 0.4, "accuracy": 0.3, "coherence": 0.3}, {"words": -0.12, "hedge": -0.4, "polite": -0.3}),
+    "thorough": ({"overall": 0.5, "coverage": 0.6}, {"words": 0.06, "hedge": 0.1}),
+    "warm": ({"overall": 0.6, "coherence": 0.2}, {"feeling": 1.0, "polite": 0.6, "complaint": 0.3}),
+    "trusting": ({"overall": 0.5, "coherence": 0.3}, {"sure": 0.9, "hedge": -0.8}),
+}
+"""What different groups value: weights of the axes, and tastes."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Labelers who answer the same questions, with the noise that makes two of them agree as often as people do."""
+
+    labelers: tuple[Labeler, ...]
+    agreement: float = 0.73
+    """Share of comparisons on which two labelers choose alike. Stiennon et al. 2020: 73 %."""
+    judge: Judge = field(default_factory=gold_judge)
+
+    def utilities(self, prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+        """How much each labeler likes each response: (labelers responses)."""
+        judgements = [self.judge.judge(*pair) for pair in zip(prompts, responses, strict=True)]
+        return np.array([[labeler.utility(judgement) for judgement in judgements] for labeler in self.labelers])
+
+    def temperature(self, differences: np.ndarray) -> float:
+        """Noise at which two labelers, drawn at random, agree at the set rate on pairs with these differences.
+
+        With p_i the population's mean probability of choosing the first of pair i, agreement is the mean of
+        p_i^2 + (1 - p_i)^2.
+
+        Args:
+            differences: Utility of the first minus the second answer: (labelers pairs).
+        """
+        noise = np.array([labeler.noise for labeler in self.labelers])[:, None]
+
+        def excess(log_temperature: float) -> float:
+            prob = expit(differences / (noise * math.exp(log_temperature))).mean(0)
+            return float((prob**2 + (1 - prob) ** 2).mean()) - self.agreement
+
+        low, high = -6.0, 6.0
+        if excess(low) < 0:
+            raise ValueError(
+                f"two labelers agree on at most {excess(low) + self.agreement:.0%} of these pairs, so an agreement of "
+                f"{self.agreement:.0%} cannot be reached; ask about pairs that differ more, or lower it."
+            )
+        return math.exp(brentq(excess, low, high))
+
+    def felt(self, differences: np.ndarray, rng: np.random.Generator, temperature: float | None = None) -> np.ndarray:
+        """Difference that each labeler feels at one asking, in units of noise; its sign is the choice: (labelers pairs)."""
+        temperature = temperature or self.temperature(differences)
+        noise = np.array([labeler.noise for labeler in self.labelers])[:, None]
+        return differences / (noise * temperature) + rng.logistic(size=differences.shape)
+
+    def compare(self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], *, seed: int = 0) -> Dataset:
+        """One labeler's choice for each pair, as comparisons with `labeler` and `confidence` (1 to 4)."""
+        felt = self.felt(self._differences(prompts, pairs), np.random.default_rng(seed))
+        asked = np.random.default_rng([seed, 1]).integers(len(self.labelers), size=len(pairs))
+        rows = []
+        for index, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True)):
+            value = felt[asked[index], index]
+            chosen, rejected = pair if value > 0 else pair[::-1]
+            confidence = 1 + sum(abs(value) > step for step in CONFIDENCE_STEPS)
+            labeler = self.labelers[asked[index]].id
+            rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, "labeler": labeler, "confidence": confidence})
+        return Dataset.from_list(rows)
+
+    def votes(self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], num_labelers: int, *, seed: int = 0) -> np.ndarray:
+        """True where a labeler chooses the first answer, for labelers drawn anew for each pair: (num_labelers pairs)."""
+        if num_labelers > len(self.labelers):
+            raise ValueError(f"{num_labelers} different labelers were asked for, the population has {len(self.labelers)}.")
+        felt = self.felt(self._differences(prompts, pairs), np.random.default_rng(seed))
+        rng = np.random.default_rng([seed, 1])
+        order = np.stack([rng.permutation(len(self.labelers))[:num_labelers] for _ in pairs], axis=1)
+        return np.take_along_axis(felt, order, axis=0) > 0
+
+    def rate(self, prompts: Sequence[str], responses: Sequence[str], *, seed: int = 0) -> np.ndarray:
+        """1 to 7 by every labeler, each with an own use of the scale: (labelers responses)."""
+        rng = np.random.default_rng(seed)
+        utilities = self.utilities(prompts, responses)
+        offset = np.array([labeler.rating_offset for labeler in self.labelers])[:, None]
+        scale = np.array([labeler.rating_scale for labeler in self.labelers])[:, None]
+        middle = utilities.mean()
+        ratings = middle + offset + scale * (utilities - middle) + rng.normal(scale=0.8, size=utilities.shape)
+        return np.clip(np.round(ratings), 1, 7).astype(int)
+
+    def rank(self, prompts: Sequence[str], groups: Sequence[Sequence[str]], *, seed: int = 0) -> list[list[int]]:
+        """One labeler's ranks (1 the best) for each prompt's K answers."""
+        rng = np.random.default_rng(seed)
+        ranks = []
+        for prompt, group in zip(prompts, groups, strict=True):
+            labeler = self.labelers[rng.integers(len(self.labelers))]
+            liked = [labeler.utility(self.judge.judge(prompt, text)) for text in group]
+            felt = np.array(liked) + labeler.noise * rng.gumbel(size=len(group))
+            ranks.append((len(group) - felt.argsort().argsort()).tolist())
+        return ranks
+
+    def _differences(self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        first = self.utilities(prompts, [pair[0] for pair in pairs])
+        return first - self.utilities(prompts, [pair[1] for pair in pairs])
+
+
+def population(values: str = "general", *, num_labelers: int = 20, seed: int = 0, agreement: float = 0.73) -> Population:
+    """Simulated people who share values but not tastes.
+
+    Args:
+        values: general, brief, thorough, warm or trusting; several joined by "+" mix the groups in equal parts.
+        num_labelers: How many people.
+        seed: Draws their tastes.
+        agreement: How often two of them choose alike.
+
+    Raises:
+        ValueError: Unknown values, or an agreement that is no rate above one half.
+    """
+    groups = values.split("+")
+    unknown = [name for name in groups if name not in VALUES]
+    if unknown:
+        raise ValueError(f"values {', '.join(unknown)} are unknown; choose among {', '.join(VALUES)}.")
+    if not 0.5 < agreement < 1.0:
+        raise ValueError(f"agreement must lie between 0.5 and 1, not {agreement}.")
+    rng = random.Random(f"{values}/{seed}")
+    labelers = []
+    for index in range(num_labelers):
+        name = groups[index % len(groups)]
+        axes, tastes = VALUES[name]
+        labelers.append(
+            Labeler(
+                id=f"{name}-{index:02d}",
+                axes={axis: weight * math.exp(rng.gauss(0, 0.25)) for axis, weight in axes.items()},
+                tastes={
+                    kind: tastes.get(kind, 0.0) + rng.gauss(0, 0.02 if kind == "words" else 0.2)
+                    for kind in ("words", "hedge", "sure", "polite", "complaint", "feeling")
+                },
+                noise=math.exp(rng.gauss(0, 0.25)),
+                rating_offset=rng.gauss(0, 0.7),
+                rating_scale=math.exp(rng.gauss(0, 0.3)),
+            )
+        )
+    return Population(tuple(labelers), agreement)
+
+
+def simulated_labels(
+    policy: Policy,
+    prompts: Dataset,
+    *,
+    num_pairs: int,
+    people: Population | None = None,
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Comparisons of two samples of `policy` for each of `num_pairs` prompts, by simulated people.
+
+    Prompts are taken in order and again from the start when they run out; pairs of identical samples are not asked about
+    and other samples are drawn instead.
+
+    Raises:
+        ValueError: There are no prompts, or the policy writes the same text for every sample.
+    """
+    if len(prompts) == 0:
+        raise ValueError("there are no prompts to compare summaries of.")
+    sampling = sampling or SamplingConfig(temperature=1.0)
+    asked: list[str] = []
+    pairs: list[tuple[str, str]] = []
+    for attempt in range(20):
+        missing = num_pairs - len(pairs)
+        if not missing:
+            break
+        texts = [prompts[(len(asked) + index + attempt) % len(prompts)]["prompt"] for index in range(missing)]
+        rng = torch.Generator().manual_seed(seed * 1000 + attempt)
+        for prompt, (first, second) in zip(texts, generate(policy, texts, sampling, num_candidates=2, rng=rng), strict=True):
+            if first != second:
+                asked.append(prompt)
+                pairs.append((first, second))
+    if len(pairs) < num_pairs:
+        raise ValueError(f"only {len(pairs)} of {num_pairs} pairs differ: the policy repeats itself; raise the temperature.")
+    return (people or population(seed=seed)).compare(asked, pairs, seed=seed)

@@ -1,0 +1,142 @@
+"""Text-level values that flow between stages and into files.
+
+Sets of them travel as `datasets.Dataset` with TRL's column names; a record is the typed view of one row.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+QUERY_TEMPLATE = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
+"""Query of the TL;DR task. Huang et al. 2024, arXiv:2403.17031, detail 2.1; no trailing space (2.3)."""
+
+SCALES = ("tiny", "laptop", "gpu")
+"""The one dial: seconds for CI, minutes on two cores, or real models and data on GPUs."""
+
+
+def check_scale(scale: str) -> str:
+    """`scale` if it is one of `SCALES`.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale {scale!r} is unknown; choose one of {', '.join(SCALES)}.")
+    return scale
+
+
+class _Record:
+    """Round trip to JSON and to a dataset's row."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    def to_json(self) -> str:
+        """One line of JSON, keys in field order."""
+        return json.dumps(self.to_dict(), ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Self:
+        """The record of a row; columns that the record does not have are ignored.
+
+        Raises:
+            ValueError: A required column is missing.
+        """
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        required = [field.name for field in fields if field.default is dataclasses.MISSING]
+        missing = [name for name in required if name not in row]
+        if missing:
+            raise ValueError(
+                f"{cls.__name__} needs the columns {', '.join(required)}; {', '.join(missing)} missing "
+                f"among {', '.join(map(str, row))}."
+            )
+        return cls(**{field.name: row[field.name] for field in fields if field.name in row})
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """The record written by `to_json`."""
+        return cls.from_dict(json.loads(line))
+
+
+def require_text(value: object, name: str) -> str:
+    """`value` if it is text with something in it.
+
+    Raises:
+        ValueError: It is not a string, or empty, or white space only.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be text that is not empty, not {value!r}; remove the row or fill it in.")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(_Record):
+    """A post that asks for a summary.
+
+    Example:
+        >>> Prompt(subreddit="pets", title="My cat", post="It left.").query
+        'SUBREDDIT: r/pets\\n\\nTITLE: My cat\\n\\nPOST: It left.\\n\\nTL;DR:'
+    """
+
+    subreddit: str
+    title: str
+    post: str
+
+    def __post_init__(self) -> None:
+        """Refuse an empty post."""
+        require_text(self.post, "post")
+
+    @property
+    def query(self) -> str:
+        """What the models read, ending in `TL;DR:`."""
+        return QUERY_TEMPLATE.format(subreddit=self.subreddit, title=self.title, post=self.post)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration(_Record):
+    """A query and the summary that a person wrote, with its leading space."""
+
+    prompt: str
+    completion: str
+
+    def __post_init__(self) -> None:
+        """Refuse empty texts."""
+        require_text(self.prompt, "prompt")
+        require_text(self.completion, "completion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(_Record):
+    """A query and two summaries, the better one first."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    labeler: str = ""
+    confidence: int = 0
+    """Stiennon et al.'s 9-point scale folded onto the chosen side: 1 (barely) to 4 (surely); 0 when not asked."""
+
+    def __post_init__(self) -> None:
+        """Refuse pairs that say nothing."""
+        require_text(self.prompt, "prompt")
+        if self.chosen == self.rejected:
+            raise ValueError(
+                f"chosen and rejected are the same text ({self.chosen!r:.60}): such a pair says nothing; drop it."
+            )
+        if self.confidence not in range(5):
+            raise ValueError(f"confidence must be 0 (not asked) or 1 to 4, not {self.confidence!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label(_Record):
+    """One labeler's answer about one item, as it is written down."""
+
+    item: str
+    labeler: str
+    kind: str
+    """compare, rate or rank."""
+    value: Any
+    """compare: 1 to 9 (5 = undecided); rate: axis to 1 to 7; rank: list of ranks, 1 the best."""
+    seconds: float = 0.0

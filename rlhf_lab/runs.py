@@ -1,0 +1,269 @@
+"""A run: its folder, seed, metrics, checkpoint and processes.
+
+All randomness is a function of (seed, purpose, step), and the learning rate of the step alone, so a checkpoint is just
+weights and optimizer moments, and an interrupted run that is started again ends with the very same bits.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+Config = TypeVar("Config")
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes from step to step."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there."""
+        ...
+
+
+def configured(default: Config, config: Config | None, overrides: Mapping[str, Any]) -> Config:
+    """`config` (or `default`) with some fields replaced.
+
+    Raises:
+        ValueError: A name is not a field of the config, or a value is refused by it.
+    """
+    config = default if config is None else config
+    known = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
+    unknown = [name for name in overrides if name not in known]
+    if unknown:
+        raise ValueError(f"{type(config).__name__} has no field {', '.join(unknown)}; it has {', '.join(known)}.")
+    return dataclasses.replace(config, **overrides)  # type: ignore[type-var]
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write `data` so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; the old file is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+class Run:
+    """Where a stage keeps what it needs to be watched, stopped and continued. Without a folder it lives in memory.
+
+    A folder holds `config.json` (what identifies the run), `metrics.jsonl`, `tensorboard/` and, while a stage is under
+    way, `checkpoint.pt`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        seed: int = 0,
+        identity: Mapping[str, Any] | None = None,
+        checkpoint_every: int = 50,
+        mixed_precision: str | None = None,
+    ) -> None:
+        """Open `folder`, or make it.
+
+        Args:
+            folder: Where to write; None keeps everything in memory.
+            seed: Seed of every random number of the run.
+            identity: Resolved settings; a folder made with other ones is refused.
+            checkpoint_every: Steps between checkpoints.
+            mixed_precision: Accelerate's setting ("no", "bf16"); None leaves it to `accelerate launch`.
+
+        Raises:
+            ValueError: The folder holds a different run.
+        """
+        self.folder = Path(folder) if folder is not None else None
+        self.seed = seed
+        self.checkpoint_every = checkpoint_every
+        self.history: list[dict[str, float]] = []
+        self.accelerator = Accelerator(
+            mixed_precision=mixed_precision,
+            log_with="tensorboard" if self.folder else None,
+            project_dir=self.folder,
+        )
+        self._identity = json.loads(json.dumps({"seed": seed, **(identity or {})}, default=str))
+        if self.folder:
+            self._claim(self.folder)
+
+    def _claim(self, folder: Path) -> None:
+        path = folder / "config.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            differing = sorted(
+                key for key in {*found, *self._identity} if found.get(key) != self._identity.get(key)
+            )
+            if differing:
+                key = differing[0]
+                raise ValueError(
+                    f"{folder} holds a different run ({key} is {found.get(key)!r} there, {self._identity.get(key)!r} "
+                    f"here); choose another folder, or delete this one."
+                )
+        elif folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no run (no config.json); choose another folder.")
+        elif self.is_main:
+            write_json(path, self._identity)
+        self.accelerator.wait_for_everyone()
+
+    @property
+    def is_main(self) -> bool:
+        """True in the one process that writes."""
+        return self.accelerator.is_main_process
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks and batches live."""
+        return self.accelerator.device
+
+    def rng(self, purpose: str, step: int = 0) -> torch.Generator:
+        """The random numbers of one purpose at one step: the same on every process and after a resume."""
+        digest = hashlib.sha256(f"{self.seed}/{purpose}/{step}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def batch_rows(self, step: int, num_rows: int, batch_size: int) -> list[int]:
+        """Rows of the *global* batch of `step`: without replacement, reshuffled each epoch.
+
+        Raises:
+            ValueError: There are no rows, or the batch does not divide among the processes.
+        """
+        if num_rows < 1:
+            raise ValueError("the dataset is empty; give at least one row.")
+        self.share(batch_size)
+        rows: list[int] = []
+        position = step * batch_size
+        while len(rows) < batch_size:
+            epoch, start = divmod(position + len(rows), num_rows)
+            order = torch.randperm(num_rows, generator=self.rng("epoch", epoch)).tolist()
+            rows += order[start : start + batch_size - len(rows)]
+        return rows
+
+    def share(self, global_size: int) -> slice:
+        """This process's part of `global_size` rows.
+
+        Raises:
+            ValueError: The rows do not divide among the processes.
+        """
+        processes = self.accelerator.num_processes
+        if global_size % processes:
+            raise ValueError(f"a batch of {global_size} does not divide among {processes} processes; change one of them.")
+        size = global_size // processes
+        return slice(self.accelerator.process_index * size, (self.accelerator.process_index + 1) * size)
+
+    def steps(self, num_steps: int, state: Mapping[str, Stateful], *, name: str) -> Iterator[int]:
+        """The steps that are still to do, with a progress bar; saves a checkpoint as it goes.
+
+        Args:
+            num_steps: Steps of the whole stage.
+            state: What changes from step to step; restored first if there is a checkpoint.
+            name: Shown before the bar and used for the tracker.
+        """
+        first = self._restore(state)
+        if self.folder:
+            self.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": first}})
+        bar = tqdm(range(num_steps), initial=first, total=num_steps, desc=name, disable=not self.is_main, delay=1)
+        for step in range(first, num_steps):
+            yield step
+            bar.update()
+            done = step + 1
+            if self.folder and done < num_steps and done % self.checkpoint_every == 0:
+                self._save(done, state)
+        bar.close()
+        if self.folder:
+            self._save(num_steps, state)
+            self.accelerator.end_training()
+
+    def _save(self, step: int, state: Mapping[str, Stateful]) -> None:
+        content = {name: part.state_dict() for name, part in state.items()}
+        if self.is_main and self.folder:
+            buffer = io.BytesIO()
+            torch.save({"step": step, "history": self.history, "state": content}, buffer)
+            write_atomic(self.folder / "checkpoint.pt", buffer.getvalue())
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, state: Mapping[str, Stateful]) -> int:
+        path = self.folder / "checkpoint.pt" if self.folder else None
+        if path is None or not path.exists():
+            self.history = []
+            step = 0
+        else:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            for name, part in state.items():
+                part.load_state_dict(checkpoint["state"][name])
+            self.history, step = checkpoint["history"], checkpoint["step"]
+        if self.folder and self.is_main:
+            # Lines written after the checkpoint belong to steps that are done again.
+            lines = "".join(json.dumps(row) + "\n" for row in self.history)
+            write_atomic(self.folder / "metrics.jsonl", lines)
+            samples = self.folder / "samples.jsonl"
+            if samples.exists():
+                # A line cut short by a kill is the last one and is later than the checkpoint.
+                kept = samples.read_text().splitlines()[:step]
+                write_atomic(samples, "".join(line + "\n" for line in kept))
+        return step
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add one row of metrics to the history, the file and the tracker."""
+        row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
+        self.history.append(row)
+        if self.folder and self.is_main:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=step)
+
+    def keep_sample(self, step: int, sample: Mapping[str, Any]) -> None:
+        """Add what a model wrote at `step` to `samples.jsonl`."""
+        if self.folder and self.is_main:
+            with (self.folder / "samples.jsonl").open("a") as file:
+                file.write(json.dumps({"step": step, **sample}, ensure_ascii=False) + "\n")
+
+    def stage(self, name: str, **settings: Any) -> "Run":
+        """A run of its own in a folder below this one (in memory if this one is), with a seed of its own."""
+        seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:4], "big")
+        settings = {"checkpoint_every": self.checkpoint_every, **settings}
+        return Run(self.folder / name if self.folder else None, seed=seed, **settings)
+
+    def clear_checkpoint(self) -> None:
+        """Forget the checkpoint of a stage whose result has been saved."""
+        if self.folder and self.is_main:
+            (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put the finished folder `source` where `target` is, so that a reader sees the old one or the new one."""
+    if target.exists():
+        old = target.with_name(f".{target.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(target, old)
+        os.replace(source, target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(source, target)

@@ -1,0 +1,184 @@
+"""From prompts to `Experience`: sampled responses, their rewards, and what the critic expected.
+
+The one place where the policy gradient methods of this kit meet the world. It is shared; their loops are not.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rlhf_lab.data.batching import Candidates, decode_responses
+from rlhf_lab.equations.policy_gradient import gae, kl_shaped_rewards, replace_missing_eos_score
+from rlhf_lab.equations.sequence import masked_whiten
+from rlhf_lab.feedback import Reward, scores_of
+from rlhf_lab.generation import Rollout
+from rlhf_lab.models import RewardModel
+from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values
+
+
+@dataclass(frozen=True)
+class Experience(Candidates):
+    """A rollout with everything that an update needs; tensors are zero outside the response mask."""
+
+    old_logprobs: Float[Tensor, "batch candidates response"]
+    """Of the policy that sampled, from the same forward pass that trains."""
+    ref_logprobs: Float[Tensor, "batch candidates response"]
+    values: Float[Tensor, "batch candidates response"]
+    scores: Float[Tensor, "batch candidates"]
+    """One a response, after the replacement of unfinished ones."""
+    rewards: Float[Tensor, "batch candidates response"]
+    """One a token: the KL penalty, and the score on the last."""
+    finished: Bool[Tensor, "batch candidates"]
+
+    @property
+    def kl(self) -> Float[Tensor, "batch candidates"]:
+        """KL(policy || reference) of each response, k1 estimate [nats]."""
+        return (self.old_logprobs - self.ref_logprobs).sum(-1)
+
+    def padded(self, prompt: int, response: int) -> Self:
+        """The same rows, `prompt` tokens wide on the left and `response` tokens wide on the right."""
+        more_prompt, more_response = prompt - self.prompt.shape[1], response - self.responses.shape[2]
+        wider = {}
+        for name, tensor in vars(self).items():
+            if tensor.ndim == 3:
+                wider[name] = nn.functional.pad(tensor, (0, more_response))
+            elif name in ("prompt", "prompt_mask"):
+                wider[name] = nn.functional.pad(tensor, (more_prompt, 0))
+            else:
+                wider[name] = tensor
+        return dataclasses.replace(self, **wider)
+
+    def minibatches(self, num_epochs: int, size: int, part: slice, rng: torch.Generator) -> Iterator[Self]:
+        """This process's part of each minibatch: every row once an epoch, in a fresh order.
+
+        Args:
+            num_epochs: Passes over the experience.
+            size: Prompts in a global minibatch.
+            part: This process's rows of a minibatch.
+            rng: Draws the orders; the same on every process.
+        """
+        for _ in range(num_epochs):
+            order = torch.randperm(len(self), generator=rng)
+            for start in range(0, len(self), size):
+                yield self[order[start : start + size][part].to(self.responses.device)]
+
+
+@dataclass(frozen=True)
+class Models:
+    """Who takes part in assessing a rollout."""
+
+    policy: nn.Module
+    reference: nn.Module
+    critic: nn.Module
+    reward: Reward | RewardModel
+    """A reward model, read on the tokens, or any function of texts."""
+
+
+@torch.no_grad()
+def assess(
+    rollout: Rollout,
+    prompts: list[str],
+    models: Models,
+    tokenizer: object,
+    *,
+    kl_coef: float,
+    missing_eos_score: float | None,
+    temperature: float,
+    batch_size: int,
+) -> Experience:
+    """What the update needs to know of `rollout`.
+
+    Args:
+        rollout: K responses to each prompt.
+        prompts: The prompts' texts, for rewards on texts.
+        models: Policy, reference, critic and reward.
+        tokenizer: Decodes the responses, for rewards on texts.
+        kl_coef: Price of one nat of KL(policy || reference), in reward units.
+        missing_eos_score: Score of a response that was cut before EOS; None keeps the reward's own.
+        temperature: Of the policy's distribution, as sampled.
+        batch_size: Prompts in a forward pass.
+
+    Raises:
+        ValueError: The reward raised, or gave a wrong number of scores, or one that is not finite.
+    """
+    parts = list(rollout.split(batch_size))
+    old_logprobs = torch.cat([candidate_logprobs(models.policy, part, temperature=temperature) for part in parts])
+    ref_logprobs = torch.cat([candidate_logprobs(models.reference, part, temperature=temperature) for part in parts])
+    values = torch.cat([candidate_values(models.critic, part) for part in parts])
+    scores = rollout_scores(models.reward, rollout, prompts, tokenizer, batch_size=batch_size)
+    if missing_eos_score is not None:
+        scores = replace_missing_eos_score(scores, rollout.finished, missing_eos_score)
+    width = rollout.responses.shape[-1]
+    rewards = kl_shaped_rewards(
+        scores.flatten(),
+        old_logprobs.view(-1, width),
+        ref_logprobs.view(-1, width),
+        rollout.response_mask.view(-1, width),
+        kl_coef=kl_coef,
+    )
+    return Experience(
+        prompt=rollout.prompt,
+        prompt_mask=rollout.prompt_mask,
+        responses=rollout.responses,
+        response_mask=rollout.response_mask,
+        old_logprobs=old_logprobs,
+        ref_logprobs=ref_logprobs,
+        values=values,
+        scores=scores,
+        rewards=rewards.view_as(old_logprobs),
+        finished=rollout.finished,
+    )
+
+
+@torch.no_grad()
+def rollout_scores(
+    reward: Reward | RewardModel, rollout: Rollout, prompts: list[str], tokenizer: object, *, batch_size: int
+) -> Float[Tensor, "batch candidates"]:
+    """The reward of each response, checked to be finite."""
+    if isinstance(reward, RewardModel):
+        scores = torch.cat([candidate_scores(reward.network, part) for part in rollout.split(batch_size)])
+        if not bool(torch.isfinite(scores).all()):
+            raise ValueError("the reward model gave a score that is NaN or infinite; train it again with a lower rate.")
+        return scores
+    texts = decode_responses(tokenizer, rollout)
+    repeated = [prompt for prompt, group in zip(prompts, texts, strict=True) for _ in group]
+    scores = scores_of(reward, repeated, [text for group in texts for text in group])
+    return scores.view(len(prompts), -1).to(rollout.responses.device)
+
+
+def advantages_of(
+    experience: Experience, *, discount: float, gae_lambda: float, estimator: object = gae
+) -> tuple[Float[Tensor, "batch candidates response"], Float[Tensor, "batch candidates response"]]:
+    """Whitened advantages and returns of each token; zero outside the mask."""
+    width = experience.rewards.shape[-1]
+    mask = experience.response_mask
+    raw = estimator(  # type: ignore[operator]
+        experience.rewards.view(-1, width),
+        experience.values.view(-1, width),
+        mask.view(-1, width),
+        discount=discount,
+        gae_lambda=gae_lambda,
+    ).view_as(experience.rewards)
+    returns = (raw + experience.values) * mask
+    return masked_whiten(raw, mask), returns
+
+
+def gathered(parts: list[Experience], accelerator: Accelerator) -> Experience:
+    """All processes' parts as one experience, in the order of the prompts, on every process.
+
+    Minibatches are then drawn from the whole, so that two processes take the very updates that one would.
+    """
+    widths = torch.tensor(
+        [[part.prompt.shape[1] for part in parts], [part.responses.shape[2] for part in parts]],
+        device=accelerator.device,
+    ).amax(dim=1, keepdim=True)
+    prompt, response = accelerator.gather(widths.T).amax(dim=0).tolist()  # type: ignore[union-attr]
+    padded = [part.padded(prompt, response) for part in parts]
+    fields = {name: torch.cat([getattr(part, name) for part in padded]) for name in vars(padded[0])}
+    return Experience(**{name: accelerator.gather(tensor) for name, tensor in fields.items()})  # type: ignore[arg-type]

@@ -1,0 +1,159 @@
+"""The one optimizer step that every stage takes: accumulate, clip, schedule, check. Knows no algorithm."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from rlhf_lab.data.batching import Rows
+from rlhf_lab.runs import Run
+
+Batch = TypeVar("Batch", bound=Rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its schedule; eps 1e-5 as in Huang et al. 2024, arXiv:2403.17031, detail 9."""
+
+    learning_rate: float = 3e-6
+    schedule: str = "cosine"
+    """constant, linear or cosine, down to `final_fraction` of the learning rate."""
+    warmup_fraction: float = 0.0
+    """Share of the updates in which the rate rises from 0."""
+    final_fraction: float = 0.0
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    adam_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.schedule not in ("constant", "linear", "cosine"):
+            raise ValueError(f"schedule {self.schedule!r} is unknown; choose constant, linear or cosine.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
+
+    def rate(self, fraction: float) -> float:
+        """Learning rate after `fraction` of the updates.
+
+        Example:
+            >>> OptimizerConfig(learning_rate=1.0, schedule="linear").rate(0.25)
+            0.75
+        """
+        if fraction < self.warmup_fraction:
+            return self.learning_rate * fraction / self.warmup_fraction
+        rest = (fraction - self.warmup_fraction) / max(1e-9, 1.0 - self.warmup_fraction)
+        left = {"constant": 1.0, "linear": 1.0 - rest, "cosine": 0.5 + 0.5 * math.cos(math.pi * rest)}[self.schedule]
+        return self.learning_rate * (self.final_fraction + (1.0 - self.final_fraction) * left)
+
+
+class _Applied(nn.Module):
+    """Runs any function of the network as its forward, so that DDP and FSDP see every use of the parameters."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(self.network, *args, **kwargs)
+
+
+class Fit:
+    """A network, its optimizer and the processes that train it together."""
+
+    def __init__(self, run: Run, network: nn.Module, config: OptimizerConfig, *, num_updates: int) -> None:
+        """Prepare `network` on the run's device; `num_updates` is the length of the schedule."""
+        self.run, self.config, self.num_updates = run, config, num_updates
+        self.network = network.to(run.device)  # type: ignore[arg-type]
+        self.updates = 0
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in network.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+        )
+        self._applied, self._optimizer = run.accelerator.prepare(_Applied(self.network), optimizer)
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`function(network, *args, **kwargs)`, with gradients that reach all processes."""
+        return self._applied(function, *args, **kwargs)
+
+    def count(self, counted: Bool[Tensor, "..."]) -> float:
+        """Elements counted over all processes, as the denominator of this process's loss.
+
+        Gradients are averaged over processes, so each divides by its share of the global count; sums of the parts are
+        then the mean over the global batch, whatever the number of processes or micro-batches.
+        """
+        accelerator = self.run.accelerator
+        total = accelerator.reduce(counted.sum().to(self.run.device), reduction="sum").item()  # type: ignore[union-attr]
+        return max(total, 1) / accelerator.num_processes
+
+    def step(
+        self,
+        batch: Batch,
+        loss: Callable[[Batch, float], Tensor],
+        *,
+        counted: Bool[Tensor, "..."],
+        micro_batch_size: int | None = None,
+    ) -> float:
+        """One update on `batch`; returns its loss, the mean over all processes' counted elements.
+
+        Args:
+            batch: This process's rows.
+            loss: (rows, denominator) to the sum of the rows' terms over the denominator.
+            counted: Mask of what the mean is over, for the whole batch.
+            micro_batch_size: Rows in memory at once; the update is the same for any value.
+
+        Raises:
+            ValueError: The loss is NaN or infinite; the weights are as they were before the step.
+        """
+        denominator = self.count(counted)
+        total = torch.zeros((), device=self.run.device)
+        parts = list(batch.split(micro_batch_size)) if micro_batch_size else [batch]
+        for part in parts[:-1]:
+            with self.run.accelerator.no_sync(self._applied):
+                total += self._backward(loss(part, denominator))
+        total += self._backward(loss(parts[-1], denominator))
+        value = self.run.accelerator.reduce(total, reduction="mean").item()  # type: ignore[union-attr]
+        if not math.isfinite(value):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise ValueError(
+                f"the loss became {value} at update {self.updates}; lower learning_rate "
+                f"(now {self.learning_rate:.3g}) or look for infinite rewards."
+            )
+        self._update()
+        return value
+
+    def _backward(self, loss: Tensor) -> Tensor:
+        self.run.accelerator.backward(loss)
+        return loss.detach()
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the next update."""
+        return self.config.rate(self.updates / max(self.num_updates, 1))
+
+    def _update(self) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self.run.accelerator.clip_grad_norm_(self._applied.parameters(), self.config.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer moments and the number of updates."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`'s values."""
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]

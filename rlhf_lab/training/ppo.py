@@ -1,0 +1,289 @@
+"""PPO with a KL penalty: a policy that earns reward without forgetting how to write.
+
+Differences from REINFORCE with a baseline:
+- the reward of a token is the price of its drift from the reference, plus the score on the last one;
+- a critic, started from the reward model, predicts what is still to come; GAE makes advantages of it;
+- each rollout is used for several updates, so the ratio to the policy that sampled is clipped;
+- policy and critic are two networks with an optimizer each.
+
+Reference: Schulman et al. 2017, arXiv:1707.06347; Ouyang et al. 2022, arXiv:2203.02155, eq. 2; details of
+Huang et al. 2024, arXiv:2403.17031.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from torch import Tensor
+
+from rlhf_lab.data.batching import decode_responses, encode_prompts
+from rlhf_lab.data.datasets import column, prompts_of
+from rlhf_lab.equations.policy_gradient import adaptive_kl_coef, clipped_surrogate, clipped_value_error, gae
+from rlhf_lab.equations.sequence import masked_mean
+from rlhf_lab.feedback import Reward, scores_of
+from rlhf_lab.generation import SamplingConfig, sample
+from rlhf_lab.models import Policy, RewardModel, copy_network, frozen_copy, new_critic
+from rlhf_lab.records import check_scale
+from rlhf_lab.runs import Run, configured
+from rlhf_lab.scoring import candidate_logprobs, candidate_values
+from rlhf_lab.training.experience import Experience, Models, advantages_of, assess, gathered
+from rlhf_lab.training.fit import Fit, OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig:
+    """PPO; the defaults are Huang et al. 2024's (arXiv:2403.17031, details 20 to 25)."""
+
+    num_steps: int = 1953
+    """Rollouts collected, each followed by updates."""
+    prompts_per_step: int = 512
+    """Prompts in a rollout, over all processes."""
+    num_candidates: int = 1
+    """Responses sampled for each prompt."""
+    num_epochs: int = 4
+    minibatch_size: int = 512
+    """Prompts in an update, over all processes."""
+    micro_batch_size: int = 64
+    """Prompts in memory at once, in each process."""
+    max_prompt_tokens: int = 512
+    kl_coef: float = 0.05
+    """beta: price of one nat of KL(policy || reference), in reward units. Ouyang et al. 2022, eq. 2."""
+    kl_target: float | None = None
+    """Nats to which the coefficient is steered; None keeps it fixed. Ziegler et al. 2019."""
+    missing_eos_score: float | None = -1.0
+    clip_range: float = 0.2
+    value_clip_range: float = 0.2
+    gae_lambda: float = 0.95
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="linear"))
+    critic_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="linear"))
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that do not fit together."""
+        if self.prompts_per_step % self.minibatch_size:
+            raise ValueError(
+                f"prompts_per_step ({self.prompts_per_step}) must be a multiple of minibatch_size ({self.minibatch_size})."
+            )
+        if self.kl_coef < 0:
+            raise ValueError(f"kl_coef must be 0 or more, not {self.kl_coef}: a negative one would pay for drift.")
+
+
+def ppo_config(scale: str) -> PPOConfig:
+    """The preset of a scale."""
+    rate = OptimizerConfig(learning_rate=1.5e-4, schedule="linear", warmup_fraction=0.05, final_fraction=0.1)
+    critic_rate = OptimizerConfig(learning_rate=3e-4, schedule="linear", final_fraction=0.1)
+    laptop = PPOConfig(
+        num_steps=60,
+        prompts_per_step=64,
+        num_epochs=2,
+        minibatch_size=32,
+        max_prompt_tokens=192,
+        sampling=SamplingConfig(max_response_tokens=48, temperature=1.0),
+        optimizer=rate,
+        critic_optimizer=critic_rate,
+    )
+    tiny = configured(laptop, None, {"num_steps": 4, "prompts_per_step": 16, "minibatch_size": 8})
+    return {"tiny": tiny, "laptop": laptop, "gpu": PPOConfig(micro_batch_size=16)}[check_scale(scale)]
+
+
+@dataclass
+class _KLPrice:
+    """The KL coefficient; moves only if there is a target."""
+
+    value: float
+    target: float | None
+
+    def follow(self, kl: float, num_responses: int) -> None:
+        if self.target is not None:
+            self.value = adaptive_kl_coef(self.value, kl, target=self.target, num_steps=num_responses)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.value = state["value"]
+
+
+def ppo(
+    policy: Policy,
+    reward: Reward | RewardModel,
+    prompts: Dataset,
+    config: PPOConfig | None = None,
+    *,
+    critic_from: RewardModel | None = None,
+    watch: Mapping[str, Reward] | None = None,
+    run: Run | None = None,
+    surrogate: Callable[..., Tensor] = clipped_surrogate,
+    advantages: Callable[..., Tensor] = gae,
+    **overrides: Any,
+) -> Policy:
+    """A policy that earns more `reward`, at a price for leaving where it started.
+
+    Args:
+        policy: The start, and the reference of the KL penalty; not changed.
+        reward: A reward model, or any function `(prompts, responses) -> scores`.
+        prompts: Rows with `prompt`, or a list of `Prompt` or of texts.
+        config: Settings; `overrides` replace single fields.
+        critic_from: Reward model that the critic starts from; by default `reward`, if it is one.
+        watch: Further rewards that are logged (as `objective/NAME`) and never trained on, such as the gold judge.
+        run: Where to log and to keep checkpoints.
+        surrogate: The policy's loss of each token; an exercise's own goes here.
+        advantages: The advantage estimator; an exercise's own goes here.
+
+    Returns:
+        The tuned policy, with the metrics of every step in its history.
+
+    Raises:
+        ValueError: No prompts, a reward that raises or is not finite, or a config field that does not exist.
+    """
+    config = configured(PPOConfig(), config, overrides)
+    run = run or Run()
+    texts = prompts_of(prompts)
+    tokenizer = policy.tokenizer
+    start = critic_from or reward
+    updates = config.num_steps * config.num_epochs * (config.prompts_per_step // config.minibatch_size)
+    actor = Fit(run, copy_network(policy.network), config.optimizer, num_updates=updates)
+    critic_start = new_critic(start if isinstance(start, RewardModel) else policy, generator=run.rng("critic"))
+    critic = Fit(run, critic_start, config.critic_optimizer, num_updates=updates)
+    models = Models(actor.network, frozen_copy(policy.network).to(run.device), critic.network, _on(reward, run))  # type: ignore[arg-type]
+    price = _KLPrice(config.kl_coef, config.kl_target)
+
+    for step in run.steps(config.num_steps, {"actor": actor, "critic": critic, "price": price}, name="ppo"):
+        asked = [texts[row] for row in run.batch_rows(step, len(texts), config.prompts_per_step)]
+        experience = _collect(run, step, asked, models, tokenizer, price.value, config)
+        whitened, returns = advantages_of(experience, discount=1.0, gae_lambda=config.gae_lambda, estimator=advantages)
+        batch = Training(**vars(experience), advantages=whitened, returns=returns)
+        losses = [
+            _update(actor, critic, rows, surrogate, config)
+            for rows in batch.minibatches(
+                config.num_epochs, config.minibatch_size, run.share(config.minibatch_size), run.rng("minibatches", step)
+            )
+        ]
+        run.log(step, _objective(batch, price.value) | _means(losses) | _watched(watch or {}, asked, batch, tokenizer))
+        _show(run, step, asked, batch, tokenizer)
+        price.follow(batch.kl.mean().item(), config.prompts_per_step * config.num_candidates)
+    return Policy(actor.network, tokenizer, tuple(run.history))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Training(Experience):
+    """Experience with what its whole tells of each token."""
+
+    advantages: Float[Tensor, "batch candidates response"]
+    returns: Float[Tensor, "batch candidates response"]
+
+
+def _on(reward: Reward | RewardModel, run: Run) -> Reward | RewardModel:
+    if not isinstance(reward, RewardModel):
+        return reward
+    return RewardModel(frozen_copy(reward.network).to(run.device), reward.tokenizer)  # type: ignore[arg-type]
+
+
+def _collect(
+    run: Run, step: int, asked: list[str], models: Models, tokenizer: Any, kl_coef: float, config: PPOConfig
+) -> Experience:
+    """The global rollout of this step with its assessment, each process having done its part."""
+    size = config.sampling.max_response_tokens
+    uniforms = torch.rand(len(asked), config.num_candidates, size, generator=run.rng("sampling", step))
+    mine = run.share(len(asked))
+    parts = []
+    for start in range(mine.start, mine.stop, config.micro_batch_size):
+        rows = slice(start, min(start + config.micro_batch_size, mine.stop))
+        prompt, mask = encode_prompts(tokenizer, asked[rows], max_prompt_tokens=config.max_prompt_tokens)
+        rollout = sample(
+            models.policy,
+            prompt.to(run.device),
+            mask.to(run.device),
+            eos_token_id=tokenizer.eos_token_id,
+            num_candidates=config.num_candidates,
+            config=config.sampling,
+            uniforms=uniforms[rows].to(run.device),
+        )
+        parts.append(
+            assess(
+                rollout,
+                asked[rows],
+                models,
+                tokenizer,
+                kl_coef=kl_coef,
+                missing_eos_score=config.missing_eos_score,
+                temperature=config.sampling.temperature,
+                batch_size=config.micro_batch_size,
+            )
+        )
+    return gathered(parts, run.accelerator)
+
+
+def _update(
+    actor: Fit, critic: Fit, rows: Training, surrogate: Callable[..., Tensor], config: PPOConfig
+) -> dict[str, float]:
+    """One update of the policy and one of the critic, on the same minibatch."""
+    ratios: list[Tensor] = []
+
+    def policy_loss(part: Training, count: float) -> Tensor:
+        logprobs = actor(candidate_logprobs, part, temperature=config.sampling.temperature)
+        ratios.append((logprobs.detach() - part.old_logprobs)[part.response_mask])
+        terms = surrogate(*_flat(logprobs, part.old_logprobs, part.advantages), clip_range=config.clip_range)
+        return masked_mean(terms, _flat(part.response_mask)[0], count)
+
+    def value_loss(part: Training, count: float) -> Tensor:
+        values = critic(candidate_values, part)
+        terms = clipped_value_error(*_flat(values, part.values, part.returns), clip_range=config.value_clip_range)
+        return masked_mean(terms, _flat(part.response_mask)[0], count)
+
+    shared = {"counted": rows.response_mask, "micro_batch_size": config.micro_batch_size}
+    rate = actor.learning_rate
+    losses = {
+        "ppo/policy_loss": actor.step(rows, policy_loss, **shared),  # type: ignore[arg-type]
+        "ppo/value_loss": critic.step(rows, value_loss, **shared),  # type: ignore[arg-type]
+    }
+    log_ratio = torch.cat(ratios)
+    clipped = ((log_ratio.exp() - 1).abs() > config.clip_range).float()
+    return losses | {
+        "ppo/learning_rate": rate,
+        "ppo/clip_fraction": clipped.mean().item(),
+        "ppo/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean().item(),
+    }
+
+
+def _flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """(batch candidates response) as (batch response), each candidate a row."""
+    return tuple(tensor.flatten(0, 1) for tensor in tensors)
+
+
+def _objective(batch: Training, kl_coef: float) -> dict[str, float]:
+    lengths = batch.response_mask.sum(-1).float()
+    residual = (batch.returns - batch.values)[batch.response_mask]
+    spread = batch.returns[batch.response_mask].var()
+    return {
+        "objective/score": batch.scores.mean().item(),
+        "objective/kl": batch.kl.mean().item(),
+        "objective/rlhf_reward": (batch.scores - kl_coef * batch.kl).mean().item(),
+        "objective/kl_coef": kl_coef,
+        "objective/entropy": (-batch.old_logprobs.sum() / batch.response_mask.sum()).item(),
+        "objective/response_tokens": lengths.mean().item(),
+        "objective/finished": batch.finished.float().mean().item(),
+        "ppo/explained_variance": (1 - residual.var() / spread.clamp_min(1e-8)).item(),
+    }
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def _watched(watch: Mapping[str, Reward], asked: list[str], batch: Training, tokenizer: Any) -> dict[str, float]:
+    if not watch:
+        return {}
+    texts = decode_responses(tokenizer, batch)
+    prompts = [prompt for prompt, group in zip(asked, texts, strict=True) for _ in group]
+    flat = [text for group in texts for text in group]
+    return {f"objective/{name}": scores_of(reward, prompts, flat).mean().item() for name, reward in watch.items()}
+
+
+def _show(run: Run, step: int, asked: list[str], batch: Training, tokenizer: Any) -> None:
+    """Keep a sample of each step, so that a reader sees the policy change."""
+    text = decode_responses(tokenizer, batch[:1])[0][0]
+    run.keep_sample(step, {"prompt": asked[0], "response": text, "score": batch.scores[0, 0].item()})

@@ -1,0 +1,176 @@
+"""Learning to imitate: pretraining on raw text, and supervised fine-tuning on demonstrations.
+
+Both are next-token prediction. Fine-tuning differs from pretraining in two things:
+- it starts from a pretrained policy, not from random weights;
+- only the completion's tokens (EOS included, so that the model learns to stop) count in the loss.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rlhf_lab.data.batching import TokenBatch, encode_demonstrations, encode_texts
+from rlhf_lab.data.datasets import column, demonstrations_of
+from rlhf_lab.equations.sequence import next_token_loss
+from rlhf_lab.models import Policy, copy_network
+from rlhf_lab.records import check_scale
+from rlhf_lab.runs import Run, configured
+from rlhf_lab.training.fit import Fit, OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Pretraining on raw text."""
+
+    num_steps: int = 6000
+    batch_size: int = 32
+    micro_batch_size: int | None = None
+    max_tokens: int = 192
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, warmup_fraction=0.03, weight_decay=0.05)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """Supervised fine-tuning; the defaults are Huang et al. 2024's (arXiv:2403.17031, detail 9)."""
+
+    num_epochs: float = 1.0
+    batch_size: int = 128
+    micro_batch_size: int | None = None
+    max_prompt_tokens: int = 512
+    max_response_tokens: int = 53
+    count_prompt: bool = False
+    """Count the query's tokens in the loss too."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be meant."""
+        if self.num_epochs <= 0 or self.batch_size < 1:
+            raise ValueError(f"num_epochs ({self.num_epochs}) and batch_size ({self.batch_size}) must be above 0.")
+
+
+def sft_config(scale: str) -> SFTConfig:
+    """The preset of a scale."""
+    fast = OptimizerConfig(learning_rate=5e-4, warmup_fraction=0.05)
+    return {
+        "tiny": SFTConfig(batch_size=32, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48),
+        "laptop": SFTConfig(batch_size=32, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48),
+        "gpu": SFTConfig(micro_batch_size=16),
+    }[check_scale(scale)]
+
+
+def target_losses(network: nn.Module, batch: TokenBatch) -> Float[Tensor, " counted"]:
+    """Loss of every counted token, -log p(token | tokens before it), in the order of the batch.
+
+    Only the counted positions reach the vocabulary, so no logits are made for prompts or padding.
+    """
+    hidden = network.base_model(input_ids=batch.tokens, attention_mask=batch.mask.long(), use_cache=False)[0]  # type: ignore[operator]
+    counted = batch.loss_mask[:, 1:]
+    logits = network.get_output_embeddings()(hidden[:, :-1][counted])  # type: ignore[operator]
+    return next_token_loss(logits.float(), batch.tokens[:, 1:][counted])
+
+
+def pretrain(policy: Policy, texts: Sequence[str], config: PretrainConfig | None = None, *, run: Run | None = None, **overrides: Any) -> Policy:
+    """A policy that continues text like `texts`.
+
+    Args:
+        policy: Where to start; not changed.
+        texts: Raw documents, each ended by EOS.
+        config: Settings; `overrides` replace single fields.
+        run: Where to log and to keep checkpoints.
+
+    Returns:
+        The trained policy, with the loss of every step in its history.
+
+    Raises:
+        ValueError: No texts, or a config field that does not exist.
+    """
+    config = configured(PretrainConfig(), config, overrides)
+
+    def encode(rows: list[int]) -> TokenBatch:
+        return encode_texts(policy.tokenizer, [texts[row] for row in rows], max_tokens=config.max_tokens)
+
+    return _imitate(policy, encode, len(texts), config.num_steps, config, run, "pretrain")
+
+
+def sft(policy: Policy, demonstrations: Dataset, config: SFTConfig | None = None, *, run: Run | None = None, **overrides: Any) -> Policy:
+    """A policy that imitates the demonstrations.
+
+    Args:
+        policy: Where to start; not changed.
+        demonstrations: Rows with `prompt` and `completion`, or a list of `Demonstration`.
+        config: Settings; `overrides` replace single fields.
+        run: Where to log and to keep checkpoints.
+
+    Returns:
+        The trained policy, with the loss of every step in its history.
+
+    Raises:
+        ValueError: No demonstrations, a missing column, or a config field that does not exist.
+    """
+    config = configured(SFTConfig(), config, overrides)
+    demonstrations = demonstrations_of(demonstrations)
+    prompts, completions = column(demonstrations, "prompt"), column(demonstrations, "completion")
+
+    def encode(rows: list[int]) -> TokenBatch:
+        return encode_demonstrations(
+            policy.tokenizer,
+            [prompts[row] for row in rows],
+            [completions[row] for row in rows],
+            max_prompt_tokens=config.max_prompt_tokens,
+            max_response_tokens=config.max_response_tokens,
+            count_prompt=config.count_prompt,
+        )
+
+    num_steps = max(1, round(config.num_epochs * len(prompts) / config.batch_size))
+    return _imitate(policy, encode, len(prompts), num_steps, config, run, "sft")
+
+
+def _imitate(
+    policy: Policy,
+    encode: Callable[[list[int]], TokenBatch],
+    num_rows: int,
+    num_steps: int,
+    config: PretrainConfig | SFTConfig,
+    run: Run | None,
+    name: str,
+) -> Policy:
+    run = run or Run()
+    fit = Fit(run, copy_network(policy.network), config.optimizer, num_updates=num_steps)
+    for step in run.steps(num_steps, {"fit": fit}, name=name):
+        rows = run.batch_rows(step, num_rows, config.batch_size)[run.share(config.batch_size)]
+        batch = encode(rows).to(run.device)
+        rate = fit.learning_rate
+        loss = fit.step(
+            batch,
+            lambda part, count: fit(target_losses, part).sum() / count,
+            counted=batch.loss_mask[:, 1:],
+            micro_batch_size=config.micro_batch_size,
+        )
+        run.log(step, {f"{name}/loss": loss, f"{name}/learning_rate": rate})
+    return Policy(fit.network, policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def mean_loss(policy: Policy, demonstrations: Dataset, config: SFTConfig) -> float:
+    """Mean loss of the completions' tokens [nats], without training."""
+    total, count = 0.0, 0
+    for start in range(0, len(demonstrations), config.batch_size):
+        rows = demonstrations[start : start + config.batch_size]
+        batch = encode_demonstrations(
+            policy.tokenizer,
+            rows["prompt"],
+            rows["completion"],
+            max_prompt_tokens=config.max_prompt_tokens,
+            max_response_tokens=config.max_response_tokens,
+            count_prompt=False,
+        )
+        losses = target_losses(policy.network, batch.to(policy.network.device))
+        total, count = total + losses.sum().item(), count + losses.numel()
+    return total / count

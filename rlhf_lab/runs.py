@@ -4,14 +4,10 @@ All randomness is a function of (seed, purpose, step), and the learning rate of 
 weights and optimizer moments, and an interrupted run that is started again ends with the very same bits.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -19,6 +15,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
+
+from rlhf_lab.records import write_atomic, write_json
 
 Config = TypeVar("Config")
 
@@ -47,31 +45,6 @@ def configured(default: Config, config: Config | None, overrides: Mapping[str, A
     if unknown:
         raise ValueError(f"{type(config).__name__} has no field {', '.join(unknown)}; it has {', '.join(known)}.")
     return dataclasses.replace(config, **overrides)  # type: ignore[type-var]
-
-
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write `data` so that a reader sees the old file or the new one, never a part.
-
-    Raises:
-        OSError: The disk is full or the folder cannot be written; the old file is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 class Run:
@@ -255,15 +228,3 @@ class Run:
         """Forget the checkpoint of a stage whose result has been saved."""
         if self.folder and self.is_main:
             (self.folder / "checkpoint.pt").unlink(missing_ok=True)
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Put the finished folder `source` where `target` is, so that a reader sees the old one or the new one."""
-    if target.exists():
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
-        os.replace(source, target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(source, target)

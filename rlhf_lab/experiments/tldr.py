@@ -22,8 +22,8 @@ from rlhf_lab.data.datasets import TLDR, column, load_comparisons, load_tldr
 from rlhf_lab.evaluation import best_of_n_rows, compare_with_reference, reward_model_report
 from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import Policy, RewardModel, load_base
-from rlhf_lab.records import check_scale
-from rlhf_lab.runs import Run, write_atomic, write_json
+from rlhf_lab.records import check_scale, write_atomic, write_json
+from rlhf_lab.runs import Run
 from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
 from rlhf_lab.training.reward_model import RewardModelConfig, reward_model_config, train_reward_model
 from rlhf_lab.training.supervised import SFTConfig, sft, sft_config

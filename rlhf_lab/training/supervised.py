@@ -158,19 +158,11 @@ def _imitate(
 
 
 @torch.no_grad()
-def mean_loss(policy: Policy, demonstrations: Dataset, config: SFTConfig) -> float:
-    """Mean loss of the completions' tokens [nats], without training."""
+def text_loss(policy: Policy, texts: Sequence[str], *, max_tokens: int, batch_size: int = 32) -> float:
+    """Mean loss of the tokens of `texts` [nats], without training."""
     total, count = 0.0, 0
-    for start in range(0, len(demonstrations), config.batch_size):
-        rows = demonstrations[start : start + config.batch_size]
-        batch = encode_demonstrations(
-            policy.tokenizer,
-            rows["prompt"],
-            rows["completion"],
-            max_prompt_tokens=config.max_prompt_tokens,
-            max_response_tokens=config.max_response_tokens,
-            count_prompt=False,
-        )
+    for start in range(0, len(texts), batch_size):
+        batch = encode_texts(policy.tokenizer, texts[start : start + batch_size], max_tokens=max_tokens)
         losses = target_losses(policy.network, batch.to(policy.network.device))
         total, count = total + losses.sum().item(), count + losses.numel()
     return total / count

@@ -1,0 +1,67 @@
+"""Makes the base models that ship: a BPE tokenizer of the embedded world, and a Llama-shaped model at a size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rlhf_lab.data.datasets import pretraining_texts
+from rlhf_lab.models import PAD_TOKEN, Policy, new_policy
+from rlhf_lab.records import write_json
+from rlhf_lab.runs import Run
+from rlhf_lab.training.fit import OptimizerConfig
+from rlhf_lab.training.supervised import PretrainConfig, pretrain, text_loss
+
+VOCABULARY = 4096
+EOS_TOKEN = "<|endoftext|>"
+PRETRAINING: dict[str, tuple[int, float]] = {"small": (6000, 4e-3), "medium": (6000, 2e-3), "large": (6000, 1.5e-3)}
+"""Updates and learning rate that made the shipped model of each size."""
+NUM_TEXTS = 100_000
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer with EOS and a PAD of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[EOS_TOKEN, PAD_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS_TOKEN, pad_token=PAD_TOKEN)
+
+
+def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int = 0) -> tuple[Path, float]:
+    """Pretrain a base model on the world's raw text; returns its folder and its loss on other text [nats a token].
+
+    The folder holds half-precision weights, as they ship. An interrupted call, made again, continues.
+
+    Args:
+        size: small, medium or large.
+        out: Folder of the run; the model is written to its `result`.
+        num_steps: Updates; 0 takes the number that made the shipped model.
+        seed: Draws weights and texts.
+    """
+    texts = pretraining_texts(NUM_TEXTS, seed=seed)
+    tokenizer = train_tokenizer(texts[:20_000])
+    start = new_policy(size, tokenizer, seed=seed)
+    steps, rate = PRETRAINING[size]
+    config = PretrainConfig(
+        num_steps=num_steps or steps,
+        optimizer=OptimizerConfig(
+            learning_rate=rate, warmup_fraction=0.03, weight_decay=0.05, final_fraction=0.05, schedule="cosine"
+        ),
+    )
+    run = Run(out, seed=seed, identity={"size": size, "num_steps": config.num_steps}, checkpoint_every=200)
+    policy = pretrain(start, texts, config, run=run)
+    loss = text_loss(policy, pretraining_texts(512, seed=seed + 1), max_tokens=config.max_tokens)
+    result = Path(out) / "result"
+    Policy(policy.network.to(torch.float16), tokenizer).save(result)  # type: ignore[arg-type]
+    write_json(Path(out) / "loss.json", {"held_out_loss": loss, "num_steps": config.num_steps, "seed": seed})
+    run.clear_checkpoint()
+    return result, loss

@@ -1,0 +1,88 @@
+"""One self-contained page about a run: figures, examples and numbers, with the PNGs beside it."""
+
+import base64
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, select_autoescape
+
+from rlhf_lab import plots
+from rlhf_lab.equations.overoptimization import fit_gao
+from rlhf_lab.records import write_atomic
+
+NAMES = {"pretrained": "pretrained", "supervised": "supervised", "human_feedback": "human feedback"}
+
+
+def write_report(folder: Path, results: Mapping[str, Any], histories: Mapping[str, list[dict[str, float]]]) -> Path:
+    """Draw the figures and write `report.html` into `folder`; returns its path.
+
+    Args:
+        folder: The run's folder.
+        results: What `results.json` holds.
+        histories: Stage to its metrics.
+    """
+    figures = _figures(results, histories)
+    images = {}
+    for name, axes in figures.items():
+        path = folder / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        plots.save(axes, path)
+        images[name] = base64.b64encode(path.read_bytes()).decode()
+    environment = Environment(autoescape=select_autoescape(default=True, default_for_string=True))
+    template = environment.from_string((files("rlhf_lab.experiments") / "report.html.j2").read_text())
+    page = template.render(results=results, images=images, names=NAMES, post=_post)
+    write_atomic(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _post(prompt: str) -> dict[str, str]:
+    """The parts of a query that a reader wants to see."""
+    head, _, post = prompt.partition("\n\nPOST: ")
+    return {"head": head.replace("SUBREDDIT: ", "").replace("\n\nTITLE: ", " · "), "body": post.removesuffix("\n\nTL;DR:")}
+
+
+def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
+    rates = {name: {"win_rate": row} for name, row in results["win_rate_vs_reference"].items()}
+    figures = {
+        "win_rates": plots.plot_win_rates(rates, title="Human feedback beats imitation"),
+        "calibration": plots.plot_calibration(results["reward_model"]["calibration"]),
+        "reward_model": plots.plot_training(
+            histories["reward_model"],
+            {"rm/accuracy": ("on its training batches", plots.PROXY)},
+            title="The reward model learns what people prefer",
+            ylabel="accuracy",
+        ),
+        "ppo_score": plots.plot_training(
+            histories["human_feedback"],
+            {"objective/score": ("reward model's score", plots.PROXY)},
+            title="PPO earns reward ...",
+            ylabel="score [reward units]",
+        ),
+        "ppo_kl": plots.plot_training(
+            histories["human_feedback"],
+            {"objective/kl": ("KL(policy || reference)", plots.POLICY)},
+            title="... and pays for it in distance",
+            ylabel="KL [nats]",
+        ),
+    }
+    points = results["overoptimization"]
+    if points:
+        figures["overoptimization"] = _overoptimization(points)
+        figures["best_of_n"] = plots.plot_overoptimization(
+            points, method="best_of_n", title="Best-of-n spends few nats for the same gold"
+        )
+    return figures
+
+
+def _overoptimization(points: list[dict[str, Any]]) -> Any:
+    rows = [{**row} for row in points if row["method"] == "ppo"]
+    for role in ("kl", "proxy", "gold"):
+        smoothed = plots.smooth(np.array([row[role] for row in rows]))
+        for row, value in zip(rows, smoothed, strict=True):
+            row[role] = float(value)
+    known = [row for row in rows if row["kl"] > 0.05]
+    fit = fit_gao([row["kl"] for row in known], [row["gold"] for row in known], form="rl") if len(known) > 3 else None
+    return plots.plot_overoptimization(rows, fit=fit, title="Without a penalty, the proxy rises and the truth falls")

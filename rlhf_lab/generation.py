@@ -1,0 +1,197 @@
+"""Sampling with a KV cache: the prompt is read once, K responses are written, best-of-n picks among them.
+
+The token at each place is chosen by inverting the cumulative distribution at one uniform number. So the same numbers give
+the same text, however the rows are split over batches and processes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import DynamicCache, PreTrainedModel
+
+from rlhf_lab.data.batching import Candidates, decode_responses, encode_prompts
+from rlhf_lab.models import Policy
+from rlhf_lab.scoring import positions_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How to sample; the defaults are Huang et al. 2024's (arXiv:2403.17031, details 20 and 23)."""
+
+    max_response_tokens: int = 53
+    temperature: float = 0.7
+    """Divides the logits; 0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Sample among the likeliest tokens that together have this probability."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.max_response_tokens < 1:
+            raise ValueError(f"max_response_tokens must be at least 1, not {self.max_response_tokens}.")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}.")
+
+
+@dataclass(frozen=True)
+class Rollout(Candidates):
+    """K responses that a policy wrote to each prompt."""
+
+    finished: Bool[Tensor, "batch candidates"]
+    """True where EOS was written within the limit."""
+
+
+@torch.no_grad()
+def sample(
+    network: PreTrainedModel,
+    prompt: Int[Tensor, "batch prompt"],
+    prompt_mask: Bool[Tensor, "batch prompt"],
+    *,
+    eos_token_id: int,
+    num_candidates: int,
+    config: SamplingConfig,
+    uniforms: Float[Tensor, "batch candidates max_response"],
+) -> Rollout:
+    """K responses to each prompt, up to EOS or the limit.
+
+    Args:
+        network: A causal language model.
+        prompt: Padded on the left.
+        prompt_mask: True on real tokens.
+        eos_token_id: Ends a response, and belongs to it.
+        num_candidates: K.
+        config: Temperature, top-p, limit.
+        uniforms: One number in [0, 1) for each token that may be written.
+    """
+    batch = prompt.shape[0]
+    rows = batch * num_candidates
+    uniforms = uniforms.reshape(rows, -1)
+    cache = DynamicCache(config=network.config)
+    hidden = network.base_model(
+        input_ids=prompt,
+        attention_mask=prompt_mask.long(),
+        position_ids=positions_of(prompt_mask),
+        past_key_values=cache,
+        use_cache=True,
+    )[0][:, -1]
+    cache.batch_repeat_interleave(num_candidates)
+    hidden = hidden.repeat_interleave(num_candidates, dim=0)
+    mask = prompt_mask.repeat_interleave(num_candidates, dim=0)
+    position = mask.sum(-1, keepdim=True)
+    unfinished = torch.ones(rows, dtype=torch.bool, device=prompt.device)
+    tokens, masks = [], []
+    for step in range(config.max_response_tokens):
+        token = choose(network.get_output_embeddings()(hidden).float(), uniforms[:, step], config)
+        tokens.append(torch.where(unfinished, token, 0))
+        masks.append(unfinished)
+        unfinished = unfinished & (token != eos_token_id)
+        if step + 1 == config.max_response_tokens or not bool(unfinished.any()):
+            break
+        mask = torch.cat([mask, masks[-1][:, None]], dim=1)
+        hidden = network.base_model(
+            input_ids=tokens[-1][:, None],
+            attention_mask=mask.long(),
+            position_ids=position + step,
+            past_key_values=cache,
+            use_cache=True,
+        )[0][:, -1]
+    shape = (batch, num_candidates, -1)
+    return Rollout(
+        prompt=prompt,
+        prompt_mask=prompt_mask,
+        responses=torch.stack(tokens, dim=1).view(shape),
+        response_mask=torch.stack(masks, dim=1).view(shape),
+        finished=~unfinished.view(batch, num_candidates),
+    )
+
+
+def choose(logits: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, " batch"], config: SamplingConfig) -> Int[Tensor, " batch"]:
+    """The token at which the cumulative probability passes the uniform number.
+
+    Example:
+        >>> logits = torch.log(torch.tensor([[0.2, 0.5, 0.3]]))
+        >>> [choose(logits, torch.tensor([u]), SamplingConfig(temperature=1.0)).item() for u in (0.1, 0.6, 0.9)]
+        [0, 1, 2]
+    """
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    probs = torch.softmax(logits / config.temperature, dim=-1)
+    if config.top_p < 1:
+        ordered, order = probs.sort(dim=-1, descending=True)
+        ordered = ordered * (ordered.cumsum(-1) - ordered < config.top_p)
+        probs = torch.zeros_like(probs).scatter(-1, order, ordered)
+    cumulative = probs.cumsum(-1)
+    # The last sum is 1 only up to rounding, so the number is stretched to it; a token without probability is never hit.
+    target = uniforms[:, None] * cumulative[:, -1:]
+    token = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    return token.clamp_max(logits.shape[-1] - 1)
+
+
+def generate(
+    policy: Policy,
+    prompts: Sequence[str],
+    config: SamplingConfig | None = None,
+    *,
+    num_candidates: int = 1,
+    rng: torch.Generator | None = None,
+    batch_size: int = 256,
+    max_prompt_tokens: int = 512,
+) -> list[list[str]]:
+    """K texts for each prompt, in the order of the prompts.
+
+    Args:
+        policy: Who writes.
+        prompts: Queries.
+        config: How to sample.
+        num_candidates: K.
+        rng: Draws the texts; seed 0 by default.
+        batch_size: Responses written at once.
+        max_prompt_tokens: Longer prompts are cut inside the post.
+    """
+    config = config or SamplingConfig()
+    rng = rng or torch.Generator().manual_seed(0)
+    device = policy.network.device
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    texts: list[list[str]] = [[] for _ in prompts]
+    size = max(1, batch_size // num_candidates)
+    for start in tqdm(range(0, len(order), size), desc="writing", delay=2, leave=False):
+        rows = order[start : start + size]
+        prompt, mask = encode_prompts(policy.tokenizer, [prompts[row] for row in rows], max_prompt_tokens=max_prompt_tokens)
+        rollout = sample(
+            policy.network,
+            prompt.to(device),
+            mask.to(device),
+            eos_token_id=policy.tokenizer.eos_token_id,  # type: ignore[arg-type]
+            num_candidates=num_candidates,
+            config=config,
+            uniforms=torch.rand(len(rows), num_candidates, config.max_response_tokens, generator=rng).to(device),
+        )
+        for row, group in zip(rows, decode_responses(policy.tokenizer, rollout), strict=True):
+            texts[row] = group
+    return texts
+
+
+def best_of_n(
+    policy: Policy,
+    score: Callable[[Sequence[str], Sequence[str]], Sequence[float]],
+    prompts: Sequence[str],
+    n: int,
+    config: SamplingConfig | None = None,
+    *,
+    rng: torch.Generator | None = None,
+) -> list[str]:
+    """The best of n texts for each prompt, by `score(prompts, responses)`.
+
+    Reference:
+        Nakano et al. 2021, arXiv:2112.09332; its KL is at most log n - (n - 1) / n.
+    """
+    groups = generate(policy, prompts, config, num_candidates=n, rng=rng)
+    repeated = [prompt for prompt in prompts for _ in range(n)]
+    scores = list(score(repeated, [text for group in groups for text in group]))
+    best = [max(range(n), key=lambda index: scores[row * n + index]) for row in range(len(prompts))]
+    return [group[index] for group, index in zip(groups, best, strict=True)]

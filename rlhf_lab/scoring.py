@@ -1,0 +1,131 @@
+"""What a network thinks of candidates: log-probs, scores, values, the prompt being read once for all K responses.
+
+The prompt's forward pass fills a KV cache that stays in the graph; the K responses run against copies of it. So a shared
+prompt costs one forward and one backward, and values and gradients are those of repeating it.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from rlhf_lab.data.batching import Candidates
+from rlhf_lab.equations.sequence import token_logprobs
+
+
+def candidate_logprobs(
+    network: PreTrainedModel, candidates: Candidates, *, temperature: float = 1.0, shared_prompt: bool | None = None
+) -> Float[Tensor, "batch candidates response"]:
+    """log pi(token | prompt, tokens before it) of each response token; 0 outside the mask.
+
+    Logits are made for response tokens only.
+
+    Args:
+        network: A causal language model.
+        candidates: What was written.
+        temperature: Divides the logits, as in sampling.
+        shared_prompt: Read the prompt once (True), once a response (False), or whichever is cheaper (None).
+    """
+    hidden = _hidden(network, candidates, shared_prompt)
+    mask = candidates.response_mask
+    head = network.get_output_embeddings()
+    logits = head(hidden[mask]).float() / temperature
+    logprobs = token_logprobs(logits, candidates.responses[mask])
+    return torch.zeros(mask.shape, dtype=logprobs.dtype, device=logprobs.device).masked_scatter(mask, logprobs)
+
+
+def candidate_scores(
+    network: PreTrainedModel, candidates: Candidates, *, shared_prompt: bool | None = None
+) -> Float[Tensor, "batch candidates"]:
+    """The centred score at the last token of each response; 0 for an absent candidate.
+
+    Args:
+        network: A sequence classification model with one label.
+        candidates: What is scored.
+        shared_prompt: As in `candidate_logprobs`.
+    """
+    hidden = _hidden(network, candidates, shared_prompt, after=True)
+    lengths = candidates.response_mask.sum(-1)
+    last = (lengths - 1).clamp_min(0)[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+    scores = network.score(hidden.gather(2, last).squeeze(2)).squeeze(-1).float()
+    offset = getattr(network.config, "score_offset", 0.0)
+    return torch.where(lengths > 0, scores - offset, torch.zeros_like(scores))
+
+
+def candidate_values(
+    network: PreTrainedModel, candidates: Candidates, *, shared_prompt: bool | None = None
+) -> Float[Tensor, "batch candidates response"]:
+    """The critic's value *before* each response token; 0 outside the mask.
+
+    The reward model's offset is taken off here too, so that a critic that starts from it starts centred.
+    """
+    hidden = _hidden(network, candidates, shared_prompt)
+    values = network.score(hidden).squeeze(-1).float() - getattr(network.config, "score_offset", 0.0)
+    return values * candidates.response_mask
+
+
+def _hidden(
+    network: PreTrainedModel, candidates: Candidates, shared_prompt: bool | None, *, after: bool = False
+) -> Float[Tensor, "batch candidates response hidden"]:
+    """Last hidden states: those that predict each response token, or (`after`) those that have read it."""
+    count = candidates.responses.shape[1]
+    keeps_cache = not (network.training and getattr(network, "is_gradient_checkpointing", False))
+    if shared_prompt is None:
+        shared_prompt = count > 1 and keeps_cache
+    if shared_prompt and not keeps_cache:
+        raise ValueError("gradient checkpointing drops the cache of a shared prompt; leave shared_prompt at None.")
+    read: Callable[..., Tensor] = _shared if shared_prompt else _repeated
+    before_first, response = read(network.base_model, candidates)
+    if after:
+        return response
+    return torch.cat([before_first, response[:, :, :-1]], dim=2)
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Position of each token when only masked ones count; 0 for padding on the left."""
+    return (mask.long().cumsum(-1) - 1).clamp_min(0)
+
+
+def _repeated(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """One forward over prompt and response together, the prompt repeated K times."""
+    batch, count, width = candidates.responses.shape
+    start = candidates.prompt.shape[1]
+    prompt = candidates.prompt.repeat_interleave(count, dim=0)
+    mask = torch.cat(
+        [candidates.prompt_mask.repeat_interleave(count, dim=0), candidates.response_mask.flatten(0, 1)], dim=1
+    )
+    hidden = backbone(
+        input_ids=torch.cat([prompt, candidates.responses.flatten(0, 1)], dim=1),
+        attention_mask=mask.long(),
+        position_ids=positions_of(mask),
+        use_cache=False,
+    )[0].view(batch, count, start + width, -1)
+    return hidden[:, :, start - 1 : start], hidden[:, :, start:]
+
+
+def _shared(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """One forward over the prompt, one over the K responses against its cache."""
+    batch, count, width = candidates.responses.shape
+    cache = DynamicCache(config=backbone.config)  # type: ignore[arg-type]
+    prompt_hidden = backbone(
+        input_ids=candidates.prompt,
+        attention_mask=candidates.prompt_mask.long(),
+        position_ids=positions_of(candidates.prompt_mask),
+        past_key_values=cache,
+        use_cache=True,
+    )[0]
+    cache.batch_repeat_interleave(count)
+    mask = torch.cat(
+        [candidates.prompt_mask.repeat_interleave(count, dim=0), candidates.response_mask.flatten(0, 1)], dim=1
+    )
+    hidden = backbone(
+        input_ids=candidates.responses.flatten(0, 1),
+        attention_mask=mask.long(),
+        position_ids=positions_of(mask)[:, -width:],
+        past_key_values=cache,
+        use_cache=True,
+    )[0].view(batch, count, width, -1)
+    before_first = prompt_hidden[:, None, -1:].expand(-1, count, -1, -1)
+    return before_first, hidden

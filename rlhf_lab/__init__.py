@@ -1,0 +1,54 @@
+"""Reinforcement learning from human feedback, from raw text to a policy that people prefer.
+
+The names below are loaded when they are first used, so that `import rlhf_lab` costs nothing.
+"""
+
+import importlib
+from importlib.metadata import version
+
+_HOMES = {
+    "rlhf_lab.data.datasets": ("TLDR", "load_comparisons", "load_tldr"),
+    "rlhf_lab.data.judge": ("Judge", "Judgement"),
+    "rlhf_lab.data.world": ("World",),
+    "rlhf_lab.evaluation": (
+        "best_of_n_rows",
+        "compare_with_reference",
+        "length_controlled",
+        "preference_rate",
+        "reward_model_report",
+        "win_rate",
+        "write_summaries",
+    ),
+    "rlhf_lab.experiments.pretraining": ("pretrain_base", "train_tokenizer"),
+    "rlhf_lab.experiments.tldr": ("TLDRConfig", "run_tldr"),
+    "rlhf_lab.feedback": ("LearnedReward", "Reward", "gold_judge", "population", "simulated_labels"),
+    "rlhf_lab.generation": ("SamplingConfig", "best_of_n", "generate"),
+    "rlhf_lab.models": ("Policy", "RewardModel", "load_base", "load_tokenizer", "new_policy"),
+    "rlhf_lab.plots": (
+        "plot_calibration",
+        "plot_overoptimization",
+        "plot_reward_model_accuracy",
+        "plot_training",
+        "plot_win_rates",
+    ),
+    "rlhf_lab.records": ("Comparison", "Demonstration", "Label", "Prompt"),
+    "rlhf_lab.runs": ("Run",),
+    "rlhf_lab.training.ppo": ("PPOConfig", "ppo", "ppo_config"),
+    "rlhf_lab.training.reward_model": ("RewardModelConfig", "reward_model_config", "train_reward_model"),
+    "rlhf_lab.training.supervised": ("PretrainConfig", "SFTConfig", "pretrain", "sft", "sft_config"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+__version__ = version("rlhf-lab")
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"rlhf_lab has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -31,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported here, so that `--help` of a subcommand is the only thing that pays for torch.
     from rlhf_lab.experiments.tldr import TLDRConfig
 
-    commands = Annotated[TLDRConfig, tyro.conf.subcommand("tldr")] | Annotated[PretrainCommand, tyro.conf.subcommand("pretrain")]
+    commands = (
+        Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]
+        | Annotated[PretrainCommand, tyro.conf.subcommand("pretrain")]
+    )
     try:
         command = tyro.cli(commands, args=argv, prog="rlhf-lab", config=(tyro.conf.OmitSubcommandPrefixes,))  # type: ignore[call-overload]
         _run(command)
@@ -46,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: object) -> None:
     from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
-    from rlhf_lab.models import pretrain_base
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     if isinstance(command, TLDRConfig):

@@ -60,7 +60,9 @@ def wins(scores: Sequence[float], reference_scores: Sequence[float]) -> np.ndarr
     return (first > second) + 0.5 * (first == second)
 
 
-def win_rate(prompts: Sequence[str], responses: Sequence[str], references: Sequence[str], judge: Reward | None = None) -> Rate:
+def win_rate(
+    prompts: Sequence[str], responses: Sequence[str], references: Sequence[str], judge: Reward | None = None
+) -> Rate:
     """How often `judge` (default: the gold judge) scores the response above the reference; ties count half."""
     judge = judge or gold_judge()
     return rate(wins(scores_of(judge, prompts, responses).tolist(), scores_of(judge, prompts, references).tolist()))
@@ -80,7 +82,9 @@ def preference_rate(prompts: Sequence[str], responses: Sequence[str], references
     return rate((forward + 1.0 - backward) / 2.0)
 
 
-def length_controlled(outcomes: Sequence[float], responses: Sequence[str], references: Sequence[str], *, seed: int = 0) -> Rate:
+def length_controlled(
+    outcomes: Sequence[float], responses: Sequence[str], references: Sequence[str], *, seed: int = 0
+) -> Rate:
     """Win rate at equal length: a logistic model of the outcome in the log ratio of lengths, read at ratio 1.
 
     The interval is a bootstrap over posts. Cf. Stiennon et al. 2020, appendix F; Dubois et al. 2024, arXiv:2404.04475.
@@ -107,7 +111,9 @@ def _intercept(feature: np.ndarray, outcome: np.ndarray) -> float:
     return float(expit(weights[1]))
 
 
-def write_summaries(policy: Policy, rows: Dataset, sampling: SamplingConfig | None = None, *, seed: int = 0) -> list[str]:
+def write_summaries(
+    policy: Policy, rows: Dataset, sampling: SamplingConfig | None = None, *, seed: int = 0
+) -> list[str]:
     """One summary for each row; greedy unless `sampling` says otherwise."""
     sampling = sampling or SamplingConfig(max_response_tokens=48, temperature=0.0)
     rng = torch.Generator().manual_seed(seed)
@@ -150,7 +156,10 @@ def gold_axes(prompts: Sequence[str], responses: Sequence[str], judge: Judge | N
     """Mean of each axis, 1 to 7, and invented or misattributed facts a summary."""
     judge = judge or gold_judge()
     judged = [judge.judge(*pair) for pair in zip(prompts, responses, strict=True)]
-    means = {axis: float(np.mean([getattr(one, axis) for one in judged])) for axis in ("overall", "coverage", "accuracy", "coherence")}
+    means = {
+        axis: float(np.mean([getattr(one, axis) for one in judged]))
+        for axis in ("overall", "coverage", "accuracy", "coherence")
+    }
     return means | {"wrong_facts": float(np.mean([len(one.invented) + len(one.misattributed) for one in judged]))}
 
 
@@ -198,7 +207,9 @@ def calibration(margins: np.ndarray, num_bins: int = 8) -> list[dict[str, float]
 
 
 @torch.no_grad()
-def sequence_kl(policy: Policy, reference: Policy, prompts: Sequence[str], responses: Sequence[str], *, max_prompt_tokens: int = 512) -> float:
+def sequence_kl(
+    policy: Policy, reference: Policy, prompts: Sequence[str], responses: Sequence[str], *, max_prompt_tokens: int = 512
+) -> float:
     """KL(policy || reference) of a whole response [nats], k1 estimate on samples of `policy` at temperature 1."""
     total = 0.0
     for start in range(0, len(prompts), 64):

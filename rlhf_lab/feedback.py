@@ -1,7 +1,7 @@
 """Everything that judges text: the gold judge, learned rewards, any Python callable, and simulated people.
 
-A reward is a function of texts, `(prompts, responses) -> one number each`. Simulated labelers read a summary as the gold
-judge does, weigh its axes by their own tastes, and answer noisily: as comparisons, 9-point confidence, ratings, rankings.
+A reward is a function of texts, `(prompts, responses) -> one number each`. Simulated labelers read a summary as the
+gold judge does, weigh its axes by their own tastes, and answer noisily: by comparing, rating or ranking.
 """
 
 import functools
@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ CONFIDENCE_STEPS = (0.4, 1.0, 1.8)
 """Felt differences (in units of a labeler's noise) at which confidence rises from 1 to 2, 3 and 4."""
 
 
+@runtime_checkable
 class Reward(Protocol):
     """Any function that scores responses."""
 
@@ -58,7 +59,9 @@ def scores_of(reward: Reward, prompts: Sequence[str], responses: Sequence[str]) 
     scores = torch.tensor([float(value) for value in values])
     if not bool(torch.isfinite(scores).all()):
         worst = int((~torch.isfinite(scores)).nonzero()[0])
-        raise ValueError(f"the reward function returned {scores[worst].item()} for the response {responses[worst]!r:.80}.")
+        raise ValueError(
+            f"the reward function returned {scores[worst].item()} for the response {responses[worst]!r:.80}."
+        )
     return scores
 
 
@@ -166,7 +169,7 @@ class Population:
         return math.exp(brentq(excess, low, high))
 
     def felt(self, differences: np.ndarray, rng: np.random.Generator, temperature: float | None = None) -> np.ndarray:
-        """Difference that each labeler feels at one asking, in units of noise; its sign is the choice: (labelers pairs)."""
+        """Difference that each labeler feels at one asking [noise]; its sign is the choice: (labelers pairs)."""
         temperature = temperature or self.temperature(differences)
         noise = np.array([labeler.noise for labeler in self.labelers])[:, None]
         return differences / (noise * temperature) + rng.logistic(size=differences.shape)
@@ -181,13 +184,19 @@ class Population:
             chosen, rejected = pair if value > 0 else pair[::-1]
             confidence = 1 + sum(abs(value) > step for step in CONFIDENCE_STEPS)
             labeler = self.labelers[asked[index]].id
-            rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, "labeler": labeler, "confidence": confidence})
+            rows.append(
+                {"prompt": prompt, "chosen": chosen, "rejected": rejected, "labeler": labeler, "confidence": confidence}
+            )
         return Dataset.from_list(rows)
 
-    def votes(self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], num_labelers: int, *, seed: int = 0) -> np.ndarray:
-        """True where a labeler chooses the first answer, for labelers drawn anew for each pair: (num_labelers pairs)."""
+    def votes(
+        self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], num_labelers: int, *, seed: int = 0
+    ) -> np.ndarray:
+        """True where a labeler chooses the first answer; labelers are drawn for each pair: (num_labelers pairs)."""
         if num_labelers > len(self.labelers):
-            raise ValueError(f"{num_labelers} different labelers were asked for, the population has {len(self.labelers)}.")
+            raise ValueError(
+                f"{num_labelers} different labelers were asked for, the population has {len(self.labelers)}."
+            )
         felt = self.felt(self._differences(prompts, pairs), np.random.default_rng(seed))
         rng = np.random.default_rng([seed, 1])
         order = np.stack([rng.permutation(len(self.labelers))[:num_labelers] for _ in pairs], axis=1)
@@ -219,7 +228,9 @@ class Population:
         return first - self.utilities(prompts, [pair[1] for pair in pairs])
 
 
-def population(values: str = "general", *, num_labelers: int = 20, seed: int = 0, agreement: float = 0.73) -> Population:
+def population(
+    values: str = "general", *, num_labelers: int = 20, seed: int = 0, agreement: float = 0.73
+) -> Population:
     """Simulated people who share values but not tastes.
 
     Args:
@@ -269,8 +280,8 @@ def simulated_labels(
 ) -> Dataset:
     """Comparisons of two samples of `policy` for each of `num_pairs` prompts, by simulated people.
 
-    Prompts are taken in order and again from the start when they run out; pairs of identical samples are not asked about
-    and other samples are drawn instead.
+    Prompts are taken in order and again from the start when they run out; pairs of identical samples are not asked
+    about and other samples are drawn instead.
 
     Raises:
         ValueError: There are no prompts, or the policy writes the same text for every sample.
@@ -286,10 +297,14 @@ def simulated_labels(
             break
         texts = [prompts[(len(asked) + index + attempt) % len(prompts)]["prompt"] for index in range(missing)]
         rng = torch.Generator().manual_seed(seed * 1000 + attempt)
-        for prompt, (first, second) in zip(texts, generate(policy, texts, sampling, num_candidates=2, rng=rng), strict=True):
+        for prompt, (first, second) in zip(
+            texts, generate(policy, texts, sampling, num_candidates=2, rng=rng), strict=True
+        ):
             if first != second:
                 asked.append(prompt)
                 pairs.append((first, second))
     if len(pairs) < num_pairs:
-        raise ValueError(f"only {len(pairs)} of {num_pairs} pairs differ: the policy repeats itself; raise the temperature.")
+        raise ValueError(
+            f"only {len(pairs)} of {num_pairs} pairs differ: the policy repeats itself; raise the temperature."
+        )
     return (people or population(seed=seed)).compare(asked, pairs, seed=seed)

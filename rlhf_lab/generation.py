@@ -1,7 +1,7 @@
 """Sampling with a KV cache: the prompt is read once, K responses are written, best-of-n picks among them.
 
-The token at each place is chosen by inverting the cumulative distribution at one uniform number. So the same numbers give
-the same text, however the rows are split over batches and processes.
+The token at each place is chosen by inverting the cumulative distribution at one uniform number. So the same numbers
+give the same text, however the rows are split over batches and processes.
 """
 
 from collections.abc import Callable, Sequence
@@ -110,7 +110,9 @@ def sample(
     )
 
 
-def choose(logits: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, " batch"], config: SamplingConfig) -> Int[Tensor, " batch"]:
+def choose(
+    logits: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, " batch"], config: SamplingConfig
+) -> Int[Tensor, " batch"]:
     """The token at which the cumulative probability passes the uniform number.
 
     Example:
@@ -161,7 +163,9 @@ def generate(
     size = max(1, batch_size // num_candidates)
     for start in tqdm(range(0, len(order), size), desc="writing", delay=2, leave=False):
         rows = order[start : start + size]
-        prompt, mask = encode_prompts(policy.tokenizer, [prompts[row] for row in rows], max_prompt_tokens=max_prompt_tokens)
+        prompt, mask = encode_prompts(
+            policy.tokenizer, [prompts[row] for row in rows], max_prompt_tokens=max_prompt_tokens
+        )
         rollout = sample(
             policy.network,
             prompt.to(device),

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,14 +38,14 @@ class Policy:
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    history: tuple[Mapping[str, float], ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
 
     def save(self, folder: str | Path) -> None:
         """Write it as `from_pretrained` reads it; the folder appears whole or not at all."""
         _save(folder, self.network, self.tokenizer)
 
     @classmethod
-    def load(cls, source: str | Path, *, dtype: torch.dtype = torch.float32) -> Self:
+    def load(cls, source: str | Path, *, dtype: torch.dtype = torch.float32) -> "Policy":
         """The causal language model in a folder or with an id on the Hub.
 
         Raises:
@@ -64,14 +64,14 @@ class RewardModel:
 
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    history: tuple[Mapping[str, float], ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
 
     def save(self, folder: str | Path) -> None:
         """Write it so that `AutoModelForSequenceClassification.from_pretrained` loads it."""
         _save(folder, self.network, self.tokenizer)
 
     @classmethod
-    def load(cls, source: str | Path, *, dtype: torch.dtype = torch.float32) -> Self:
+    def load(cls, source: str | Path, *, dtype: torch.dtype = torch.float32) -> "RewardModel":
         """The reward model in a folder or with an id on the Hub.
 
         Raises:
@@ -101,8 +101,8 @@ def _load(kind: Any, source: str | Path, *, dtype: torch.dtype) -> PreTrainedMod
         return kind.from_pretrained(source, dtype=dtype)
     except Exception as error:  # the Hub's client has a dozen errors for "not reached"
         raise ValueError(
-            f"the model {str(source)!r} could not be loaded ({type(error).__name__}): it is no folder with a model, and "
-            "the Hub has it not or was not reached; check the name and the network."
+            f"the model {str(source)!r} could not be loaded ({type(error).__name__}): it is no folder "
+            "with a model, and the Hub has it not or was not reached; check the name and the network."
         ) from error
 
 
@@ -117,7 +117,9 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     except Exception as error:
         raise ValueError(f"no tokenizer could be loaded from {str(source)!r} ({type(error).__name__}).") from error
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {source} has no EOS token, so responses could not end; choose another model.")
+        raise ValueError(
+            f"the tokenizer of {source} has no EOS token, so responses could not end; choose another model."
+        )
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     return tokenizer
@@ -128,7 +130,14 @@ def without_dropout(network: PreTrainedModel) -> PreTrainedModel:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for name in ("attention_dropout", "hidden_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "classifier_dropout"):
+    for name in (
+        "attention_dropout",
+        "hidden_dropout",
+        "attn_pdrop",
+        "embd_pdrop",
+        "resid_pdrop",
+        "classifier_dropout",
+    ):
         if getattr(network.config, name, None):
             setattr(network.config, name, 0.0)
     return network
@@ -178,7 +187,7 @@ def new_policy(size: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) 
 def new_reward_model(policy: Policy, *, generator: torch.Generator) -> RewardModel:
     """A reward model on a copy of the policy's backbone, with a new head.
 
-    The head is drawn from N(0, 1/(d + 1)), standard deviation 1/sqrt(d + 1), without bias. Huang et al. 2024, detail 11.
+    The head's weights have standard deviation 1/sqrt(d + 1), and it has no bias. Huang et al. 2024, detail 11.
     """
     config = copy.deepcopy(policy.network.config)
     config.num_labels = 1

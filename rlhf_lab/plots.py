@@ -45,7 +45,9 @@ def save(axes: Axes, path: Path) -> None:
     plt.close(figure)  # type: ignore[arg-type]
 
 
-def plot_win_rates(rates: Mapping[str, Mapping[str, Any]], *, title: str = "People's preference over the reference") -> Axes:
+def plot_win_rates(
+    rates: Mapping[str, Mapping[str, Any]], *, title: str = "People's preference over the reference"
+) -> Axes:
     """Bars of win rate against the reference with 95 % intervals.
 
     Args:
@@ -58,9 +60,19 @@ def plot_win_rates(rates: Mapping[str, Mapping[str, Any]], *, title: str = "Peop
         error = [[rate["mean"] - rate["low"]], [rate["high"] - rate["mean"]]]
         color = SHADES.get(name.replace("_", " "), POLICY)
         axes.bar(position, rate["mean"], yerr=error, color=color, width=0.6, capsize=4)
-        axes.annotate(f"{rate['mean']:.0f} %", (position, rate["high"]), (0, 4), textcoords="offset points", ha="center")
+        axes.annotate(
+            f"{rate['mean']:.0f} %", (position, rate["high"]), (0, 4), textcoords="offset points", ha="center"
+        )
     axes.axhline(50, color=REFERENCE, linestyle="--", linewidth=1)
-    axes.annotate("as good as the reference", (1, 50), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", color=REFERENCE)
+    axes.annotate(
+        "as good as the reference",
+        (1, 50),
+        (-2, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        color=REFERENCE,
+    )
     axes.set_xticks(range(len(rates)), [name.replace("_", " ") for name in rates])
     axes.set_ylim(0, 100)
     axes.grid(axis="x", visible=False)
@@ -89,7 +101,14 @@ def plot_overoptimization(
         for index, group in enumerate(seeds):
             distance = np.sqrt([max(row["kl"], 0.0) for row in group])
             label = {"proxy": "what the reward model says", "gold": "what is true"}[role] if index == 0 else None
-            axes.plot(distance, [row[role] for row in group], style, color=color, alpha=0.9 if len(seeds) == 1 else 0.55, label=label)
+            axes.plot(
+                distance,
+                [row[role] for row in group],
+                style,
+                color=color,
+                alpha=0.9 if len(seeds) == 1 else 0.55,
+                label=label,
+            )
     if fit is not None and seeds:
         grid = np.linspace(0.02, max(np.sqrt(max(row["kl"], 0.0)) for row in chosen), 200)
         axes.plot(grid, fit.predict(grid**2), ":", color="black", linewidth=1.2, label="fit of Gao et al.")
@@ -98,7 +117,9 @@ def plot_overoptimization(
     return axes
 
 
-def plot_training(history: Sequence[Mapping[str, float]], series: Mapping[str, tuple[str, str]], *, title: str, ylabel: str) -> Axes:
+def plot_training(
+    history: Sequence[Mapping[str, Any]], series: Mapping[str, tuple[str, str]], *, title: str, ylabel: str
+) -> Axes:
     """Metrics against the step, smoothed over 5 steps.
 
     Args:
@@ -131,12 +152,20 @@ def smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def plot_calibration(rows: Iterable[Mapping[str, float]], *, title: str = "How sure it is, and how often it is right") -> Axes:
+def plot_calibration(
+    rows: Iterable[Mapping[str, Any]], *, title: str = "How sure it is, and how often it is right"
+) -> Axes:
     """Predicted against observed agreement, with the diagonal."""
     axes = new_axes(title, "probability that the reward model gives [%]", "labelers who agree [%]")
     rows = list(rows)
     axes.plot([50, 100], [50, 100], "--", color=REFERENCE, linewidth=1, label="perfectly calibrated")
-    axes.plot([100 * row["predicted"] for row in rows], [100 * row["observed"] for row in rows], "o-", color=PROXY, label="reward model")
+    axes.plot(
+        [100 * row["predicted"] for row in rows],
+        [100 * row["observed"] for row in rows],
+        "o-",
+        color=PROXY,
+        label="reward model",
+    )
     axes.set_xlim(48, 101)
     axes.legend(loc="upper left")
     return axes
@@ -161,10 +190,18 @@ def plot_reward_model_accuracy(
         values = [[100 * row["accuracy"] for row in mine if row["num_pairs"] == count] for count in counts]
         means = [float(np.mean(group)) for group in values]
         axes.plot(counts, means, style, marker="o", markersize=3, color=color, label=f"{size} model")
-        axes.fill_between(counts, [min(group) for group in values], [max(group) for group in values], color=color, alpha=0.15)
+        axes.fill_between(
+            counts, [min(group) for group in values], [max(group) for group in values], color=color, alpha=0.15
+        )
     for value, label in ((labeler_agreement, "one labeler"), (majority_agreement, "majority of three")):
         if value is not None:
-            axes.axhline(100 * value, color=REFERENCE, linestyle="--" if label == "one labeler" else "-.", linewidth=1, label=label)
+            axes.axhline(
+                100 * value,
+                color=REFERENCE,
+                linestyle="--" if label == "one labeler" else "-.",
+                linewidth=1,
+                label=label,
+            )
     axes.axhline(50, color=REFERENCE, linewidth=0.8)
     axes.set_xscale("log")
     axes.legend(loc="best")

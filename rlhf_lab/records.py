@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 QUERY_TEMPLATE = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
 """Query of the TL;DR task. Huang et al. 2024, arXiv:2403.17031, detail 2.1; no trailing space (2.3)."""
@@ -68,6 +68,9 @@ def replace_folder(source: Path, target: Path) -> None:
         os.replace(source, target)
 
 
+Record = TypeVar("Record", bound="_Record")
+
+
 class _Record:
     """Round trip to JSON and to a dataset's row."""
 
@@ -80,7 +83,7 @@ class _Record:
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @classmethod
-    def from_dict(cls, row: dict[str, Any]) -> Self:
+    def from_dict(cls: type[Record], row: dict[str, Any]) -> Record:
         """The record of a row; columns that the record does not have are ignored.
 
         Raises:
@@ -97,7 +100,7 @@ class _Record:
         return cls(**{field.name: row[field.name] for field in fields if field.name in row})
 
     @classmethod
-    def from_json(cls, line: str) -> Self:
+    def from_json(cls: type[Record], line: str) -> Record:
         """The record written by `to_json`."""
         return cls.from_dict(json.loads(line))
 
@@ -115,11 +118,11 @@ def require_text(value: object, name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(_Record):
-    """A post that asks for a summary.
+    r"""A post that asks for a summary.
 
     Example:
         >>> Prompt(subreddit="pets", title="My cat", post="It left.").query
-        'SUBREDDIT: r/pets\\n\\nTITLE: My cat\\n\\nPOST: It left.\\n\\nTL;DR:'
+        'SUBREDDIT: r/pets\n\nTITLE: My cat\n\nPOST: It left.\n\nTL;DR:'
     """
 
     subreddit: str

@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +21,7 @@ from rlhf_lab.records import write_atomic, write_json
 Config = TypeVar("Config")
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What a checkpoint can hold."""
 
@@ -78,7 +79,7 @@ class Run:
         self.folder = Path(folder) if folder is not None else None
         self.seed = seed
         self.checkpoint_every = checkpoint_every
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.accelerator = Accelerator(
             mixed_precision=mixed_precision,
             log_with="tensorboard" if self.folder else None,
@@ -92,9 +93,7 @@ class Run:
         path = folder / "config.json"
         if path.exists():
             found = json.loads(path.read_text())
-            differing = sorted(
-                key for key in {*found, *self._identity} if found.get(key) != self._identity.get(key)
-            )
+            differing = sorted(key for key in {*found, *self._identity} if found.get(key) != self._identity.get(key))
             if differing:
                 key = differing[0]
                 raise ValueError(
@@ -147,7 +146,9 @@ class Run:
         """
         processes = self.accelerator.num_processes
         if global_size % processes:
-            raise ValueError(f"a batch of {global_size} does not divide among {processes} processes; change one of them.")
+            raise ValueError(
+                f"a batch of {global_size} does not divide among {processes} processes; change one of them."
+            )
         size = global_size // processes
         return slice(self.accelerator.process_index * size, (self.accelerator.process_index + 1) * size)
 
@@ -203,7 +204,7 @@ class Run:
                 write_atomic(samples, "".join(line + "\n" for line in kept))
         return step
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Add one row of metrics to the history, the file and the tracker."""
         row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         self.history.append(row)

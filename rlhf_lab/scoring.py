@@ -1,7 +1,7 @@
 """What a network thinks of candidates: log-probs, scores, values, the prompt being read once for all K responses.
 
-The prompt's forward pass fills a KV cache that stays in the graph; the K responses run against copies of it. So a shared
-prompt costs one forward and one backward, and values and gradients are those of repeating it.
+The prompt's forward pass fills a KV cache that stays in the graph; the K responses run against copies of it. So a
+shared prompt costs one forward and one backward, and values and gradients are those of repeating it.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from rlhf_lab.equations.sequence import token_logprobs
 def candidate_logprobs(
     network: PreTrainedModel, candidates: Candidates, *, temperature: float = 1.0, shared_prompt: bool | None = None
 ) -> Float[Tensor, "batch candidates response"]:
-    """log pi(token | prompt, tokens before it) of each response token; 0 outside the mask.
+    """Log pi(token | prompt, tokens before it) of each response token; 0 outside the mask.
 
     Logits are made for response tokens only.
 
@@ -71,10 +71,10 @@ def _hidden(
 ) -> Float[Tensor, "batch candidates response hidden"]:
     """Last hidden states: those that predict each response token, or (`after`) those that have read it."""
     count = candidates.responses.shape[1]
-    keeps_cache = not (network.training and getattr(network, "is_gradient_checkpointing", False))
+    recomputes = network.training and any(getattr(part, "gradient_checkpointing", False) for part in network.modules())
     if shared_prompt is None:
-        shared_prompt = count > 1 and keeps_cache
-    if shared_prompt and not keeps_cache:
+        shared_prompt = count > 1 and not recomputes
+    if shared_prompt and recomputes:
         raise ValueError("gradient checkpointing drops the cache of a shared prompt; leave shared_prompt at None.")
     read: Callable[..., Tensor] = _shared if shared_prompt else _repeated
     before_first, response = read(network.base_model, candidates)

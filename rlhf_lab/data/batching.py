@@ -1,14 +1,14 @@
 """The only place that tokenizes, pads, truncates and masks.
 
-Masks are True where an element counts. A padded position holds token 0, a valid id: only masks carry the truth, so a PAD
-token beyond the embedding never reaches a network (Huang et al. 2024, arXiv:2403.17031, detail 3).
+Masks are True where an element counts. A padded position holds token 0, a valid id: only masks carry the truth, so a
+PAD token beyond the embedding never reaches a network (Huang et al. 2024, arXiv:2403.17031, detail 3).
 """
 
 import bisect
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -19,6 +19,8 @@ from rlhf_lab.records import require_text
 
 _POST, _SUFFIX = "\n\nPOST: ", "\n\nTL;DR:"
 
+SameRows = TypeVar("SameRows", bound="Rows")
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -28,15 +30,15 @@ class Rows:
         """Number of rows."""
         return len(next(iter(vars(self).values())))
 
-    def __getitem__(self, rows: slice | Tensor) -> Self:
+    def __getitem__(self: SameRows, rows: slice | Tensor) -> SameRows:
         """Some of the rows."""
         return dataclasses.replace(self, **{name: tensor[rows] for name, tensor in vars(self).items()})
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: SameRows, device: torch.device | str) -> SameRows:
         """The same rows on `device`."""
         return dataclasses.replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items()})
 
-    def split(self, size: int) -> Iterator[Self]:
+    def split(self: SameRows, size: int) -> Iterator[SameRows]:
         """Consecutive parts of at most `size` rows."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
@@ -124,7 +126,7 @@ def query_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_tokens:
         post = post.rpartition("\n")[0]
         if len(ids := tokens(post)) <= max_tokens:
             return ids
-    # Token counts grow with the number of characters but for a token or two, so look from the bisection's end downwards.
+    # Token counts grow with the number of characters but for a token or two: look from the bisection's end downwards.
     kept = bisect.bisect_right(range(len(post)), max_tokens, key=lambda end: len(tokens(post[:end])))
     while kept > 0:
         kept -= 1

@@ -4,7 +4,7 @@ Rows have TRL's columns: `prompt`, `completion`; `prompt`, `chosen`, `rejected`.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,7 @@ def demonstrations_of(rows: Dataset | Sequence[Any], source: str = "the dataset"
     return _mapped(rows, source, lambda row: _checked_demonstration(row["prompt"], row[target]))
 
 
-def _from_post(row: dict[str, Any]) -> dict[str, str]:
+def _from_post(row: Mapping[str, Any]) -> dict[str, str]:
     require_text(row["post"], "post")
     query = QUERY_TEMPLATE.format(**{name: row[name] for name in ("subreddit", "title", "post")})
     return _checked_demonstration(query, row["summary"])
@@ -211,7 +211,7 @@ def comparisons_of(rows: Dataset | Sequence[Any], source: str = "the dataset") -
         return _mapped(rows, source, _from_openai, keep=False)
     _require(rows, ("prompt", "chosen", "rejected"), source)
 
-    def checked(row: dict[str, Any]) -> dict[str, Any]:
+    def checked(row: Mapping[str, Any]) -> dict[str, Any]:
         known = {name: row[name] for name in ("prompt", "labeler", "confidence") if name in row}
         for name in ("chosen", "rejected"):
             known[name] = completion_text(require_text(row[name], name))
@@ -220,7 +220,7 @@ def comparisons_of(rows: Dataset | Sequence[Any], source: str = "the dataset") -
     return _mapped(rows, source, checked)
 
 
-def _from_openai(row: dict[str, Any]) -> dict[str, Any]:
+def _from_openai(row: Mapping[str, Any]) -> dict[str, Any]:
     if row["choice"] not in (0, 1):
         raise ValueError(f"choice must be 0 or 1, not {row['choice']!r}.")
     info = row["info"]
@@ -229,7 +229,9 @@ def _from_openai(row: dict[str, Any]) -> dict[str, Any]:
     confidence = (row.get("extra") or {}).get("confidence")
     if confidence is not None and confidence not in range(1, 10):
         raise ValueError(f"confidence must be 1 to 9, not {confidence!r}.")
-    post = Prompt(subreddit=info["subreddit"] or "", title=info["title"] or "", post=info["post"] or info["article"] or "")
+    post = Prompt(
+        subreddit=info["subreddit"] or "", title=info["title"] or "", post=info["post"] or info["article"] or ""
+    )
     return Comparison(
         prompt=post.query,
         chosen=texts[row["choice"]],
@@ -240,9 +242,9 @@ def _from_openai(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mapped(
-    rows: Dataset, source: str, change: Callable[[dict[str, Any]], dict[str, Any]], *, keep: bool = True
+    rows: Dataset, source: str, change: Callable[[Mapping[str, Any]], dict[str, Any]], *, keep: bool = True
 ) -> Dataset:
-    def numbered(row: dict[str, Any], index: int) -> dict[str, Any]:
+    def numbered(row: Mapping[str, Any], index: int) -> dict[str, Any]:
         try:
             return change(row)
         except ValueError as error:

@@ -29,7 +29,10 @@ Fact = tuple[str, str]
 
 
 class Clause(NamedTuple):
-    """What a path of the trie means. Clause((("who", "wife"), ("what", "phone/read")), "she", copied=False, marker="")."""
+    """What a path of the trie means.
+
+    Clause(facts=(("who", "wife"), ("what", "phone/read")), pronoun="she", copied=False, marker="")
+    """
 
     facts: tuple[Fact, ...]
     pronoun: str
@@ -92,10 +95,7 @@ class Judge:
         post = prompt.partition("\n\nPOST: ")[2] or prompt
         words = words_of(post.removesuffix("TL;DR:"))
         return {
-            slot: value
-            for unit, _, _ in self._units(words)
-            if isinstance(unit, Clause)
-            for slot, value in unit.facts
+            slot: value for unit, _, _ in self._units(words) if isinstance(unit, Clause) for slot, value in unit.facts
         }
 
     def _units(self, words: list[str]) -> Iterator[tuple[Clause | None, int, int]]:
@@ -188,26 +188,35 @@ class _Reading:
 def _forms(lexicon: Lexicon) -> Iterator[tuple[str, Clause]]:
     """Every form of every value, written out for every person."""
     for kind, texts in lexicon.markers.items():
-        yield from ((text, Clause((), "", False, kind)) for text in texts)
-    shared = {value.id: value for frame in lexicon.frames for value in frame.feeling}
-    for value in (*lexicon.when, *shared.values()):
-        # Times are short: a post's form of one is no sentence copied.
-        copied = value.slot != "when"
-        yield from ((text, Clause(((value.slot, value.id),), "", False, "")) for text in value.summary)
-        yield from ((text, Clause(((value.slot, value.id),), "", copied, "")) for text in value.post)
+        yield from ((text, Clause((), "", copied=False, marker=kind)) for text in texts)
+    feelings = {value.id: value for frame in lexicon.frames for value in frame.feeling}
+    for value in (*lexicon.when, *feelings.values()):
+        yield from _plain_forms(value)
     for frame in lexicon.frames:
         for value in (*frame.complication, *frame.question):
-            for form, copied in _both(value):
-                for pronoun in ("he", "she") if "{" in form else ("he",):
-                    said = pronoun if "{" in form else ""
-                    yield fill(form, pronoun), Clause(((value.slot, value.id),), said, copied, "")
+            yield from _plain_forms(value)
         for value in frame.what:
-            for form, copied in _both(value):
-                for person in frame.people:
-                    facts = (("who", person.id), ("what", value.id))
-                    for who in dict.fromkeys((*person.summary, *person.post)):
-                        yield fill(form, person.pronoun, who), Clause(facts, person.pronoun, copied, "")
+            yield from _event_forms(value, frame.people)
+
+
+def _plain_forms(value: Value) -> Iterator[tuple[str, Clause]]:
+    """Forms that name nobody; those with a pronoun for him and for her."""
+    fact = (value.slot, value.id)
+    for form, copied in _both(value):
+        for pronoun in ("he", "she") if "{" in form else ("",):
+            yield fill(form, pronoun), Clause((fact,), pronoun, copied, "")
+
+
+def _event_forms(value: Value, people: Sequence[Value]) -> Iterator[tuple[str, Clause]]:
+    """Forms of an event, with each name of each person who may be in it."""
+    for form, copied in _both(value):
+        for person in people:
+            facts = (("who", person.id), (value.slot, value.id))
+            for who in dict.fromkeys((*person.summary, *person.post)):
+                yield fill(form, person.pronoun, who), Clause(facts, person.pronoun, copied, "")
 
 
 def _both(value: Value) -> list[tuple[str, bool]]:
-    return [(form, False) for form in value.summary] + [(form, True) for form in value.post]
+    """A value's forms, and whether using one is to copy the post; its times are too short for that."""
+    posted = [(form, value.slot != "when") for form in value.post if form not in value.summary]
+    return [(form, False) for form in value.summary] + posted

@@ -20,7 +20,7 @@ PRONOUNS = {
 
 @dataclass(frozen=True)
 class Value:
-    """One fact with its forms. Value(slot="when", id="monday", post=("on Monday", ...), summary=("this Monday", ...))."""
+    """One fact with its forms. Value(slot="when", id="monday", post=("on Monday",), summary=("this Monday",))."""
 
     slot: str
     id: str

@@ -1,8 +1,8 @@
 """The synthetic TL;DR world: posts with known facts, and summaries of known quality, without end, from a seed.
 
 A post states up to six facts (who, what, when, complication, feeling, question) at length, among sentences that carry
-none. People's summaries say most of them briefly, in other words, and are sometimes wrong, padded or incomplete, so that
-a policy can write better ones than the references.
+none. People's summaries say most of them briefly, in other words, and are sometimes wrong, padded or incomplete, so
+that a policy can write better ones than the references.
 """
 
 import random
@@ -51,7 +51,9 @@ class World:
         """Use `lexicon` (default: the one that ships)."""
         self.lexicon = lexicon or load_lexicon()
 
-    def posts(self, seed: int, split: str, num_posts: int, *, held_out: bool = False, long: bool = False) -> Iterator[WorldPost]:
+    def posts(
+        self, seed: int, split: str, num_posts: int, *, held_out: bool = False, long: bool = False
+    ) -> Iterator[WorldPost]:
         """`num_posts` posts of a split; the i-th post is the same however many are asked for.
 
         Args:
@@ -92,7 +94,11 @@ class World:
             sentences.insert(0, fillers["front"].pop())
         while _num_words(sentences) < target and middle:
             # Not between an event and the time it is dated by ("This was on Monday.").
-            places = [i for i in range(1, len(sentences) + 1) if i == len(sentences) or not sentences[i].startswith("This was")]
+            places = [
+                i
+                for i in range(1, len(sentences) + 1)
+                if i == len(sentences) or not sentences[i].startswith("This was")
+            ]
             sentences.insert(rng.choice(places), middle.pop())
         if rng.random() < 0.3 and _num_words(sentences) + 8 <= most:
             sentences.append(fillers["end"].pop())
@@ -114,7 +120,9 @@ class World:
                     [f"So {said['when']} {said['what']}."],
                 ]
             )
-        rest = {slot: [_sentence(said[slot])] if slot in said else [] for slot in ("complication", "feeling", "question")}
+        rest = {
+            slot: [_sentence(said[slot])] if slot in said else [] for slot in ("complication", "feeling", "question")
+        }
         order = rng.choice(
             [
                 [event, rest["complication"], rest["feeling"], rest["question"]],
@@ -142,7 +150,9 @@ class World:
 
     def _compose(self, rng: random.Random, facts: dict[str, Value]) -> str:
         who = facts["who"]
-        said = {slot: fill(rng.choice(value.summary), who.pronoun, rng.choice(who.summary)) for slot, value in facts.items()}
+        said = {
+            slot: fill(rng.choice(value.summary), who.pronoun, rng.choice(who.summary)) for slot, value in facts.items()
+        }
         text = said["what"]
         if "when" in said:
             text = f"{said['when']} {text}" if rng.random() < 0.3 else f"{text} {said['when']}"
@@ -150,9 +160,9 @@ class World:
         if feeling and rng.random() < 0.25:
             text, feeling = f"{feeling} because {text}", None
         if "complication" in said:
-            text = capitalize(text) + rng.choice([", and {}", ", but {}", ", and {}", ", but {}", ". {}", ". Now {}"]).format(
-                said["complication"]
-            )
+            text = capitalize(text) + rng.choice(
+                [", and {}", ", but {}", ", and {}", ", but {}", ". {}", ". Now {}"]
+            ).format(said["complication"])
         sentences = _as_sentences(text)
         if feeling:
             sentences += f" {feeling}."
@@ -180,7 +190,9 @@ class World:
             sentences = post.post.replace("\n\n", " ").split(". ")
             return ". ".join(sentences[: rng.randint(1, 2)]).rstrip(".") + "."
         if kind < 0.90:
-            slot = rng.choice([slot for slot in ("question", "feeling", "complication") if slot in post.facts] or ["what"])
+            slot = rng.choice(
+                [slot for slot in ("question", "feeling", "complication") if slot in post.facts] or ["what"]
+            )
             who = post.facts["who"]
             said = fill(rng.choice(post.facts[slot].summary), who.pronoun, rng.choice(who.summary))
             return _sentence(said)

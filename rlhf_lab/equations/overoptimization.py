@@ -124,7 +124,7 @@ def gao_best_of_n(d: Real[np.ndarray, "*shape"] | float, alpha: float, beta: flo
         array([0., 1., 0.])
     """
     d = _distances(d)
-    return d * (alpha - beta * d)
+    return np.asarray(d * (alpha - beta * d))
 
 
 def gao_rl(d: Real[np.ndarray, "*shape"] | float, alpha: float, beta: float) -> Float[np.ndarray, "*shape"]:
@@ -150,7 +150,7 @@ def gao_rl(d: Real[np.ndarray, "*shape"] | float, alpha: float, beta: float) -> 
         array([0.   , 2.   , 2.718])
     """
     d = _distances(d)
-    return d * (alpha - beta * np.log(np.where(d > 0, d, 1.0)))
+    return np.asarray(d * (alpha - beta * np.log(np.where(d > 0, d, 1.0))))
 
 
 def _distances(d: Real[np.ndarray, "*shape"] | float) -> Float[np.ndarray, "*shape"]:
@@ -184,7 +184,7 @@ class GaoFit:
         if (kl < 0).any():
             raise ValueError(f"a KL cannot be negative, as {kl.min()} is.")
         curve = gao_best_of_n if self.form == "best_of_n" else gao_rl
-        return self.initial_gold + curve(np.sqrt(kl), self.alpha, self.beta)
+        return np.asarray(self.initial_gold + curve(np.sqrt(kl), self.alpha, self.beta))
 
     @property
     def peak(self) -> float:

@@ -200,7 +200,7 @@ def pooled_moments(parts: Float[Tensor, "process 3"]) -> Float[Tensor, "3"]:
     `masked_whiten(values, mask, moments=pooled_moments(gather(masked_moments(values, mask)[None])))`.
 
     Reference:
-        Chan, Golub, LeVeque 1983, 'Algorithms for computing the sample variance', eq. 2.1.
+        Chan, Golub, LeVeque 1983, 'Algorithms for computing the sample variance', the pairwise formula.
 
     Example:
         >>> values, mask = torch.tensor([1.0, 3.0, 8.0]), torch.tensor([True, True, True])

@@ -16,7 +16,7 @@ from rlhf_lab.records import write_atomic
 NAMES = {"pretrained": "pretrained", "supervised": "supervised", "human_feedback": "human feedback"}
 
 
-def write_report(folder: Path, results: Mapping[str, Any], histories: Mapping[str, list[dict[str, float]]]) -> Path:
+def write_report(folder: Path, results: Mapping[str, Any], histories: Mapping[str, list[dict[str, Any]]]) -> Path:
     """Draw the figures and write `report.html` into `folder`; returns its path.
 
     Args:
@@ -41,10 +41,13 @@ def write_report(folder: Path, results: Mapping[str, Any], histories: Mapping[st
 def _post(prompt: str) -> dict[str, str]:
     """The parts of a query that a reader wants to see."""
     head, _, post = prompt.partition("\n\nPOST: ")
-    return {"head": head.replace("SUBREDDIT: ", "").replace("\n\nTITLE: ", " · "), "body": post.removesuffix("\n\nTL;DR:")}
+    return {
+        "head": head.replace("SUBREDDIT: ", "").replace("\n\nTITLE: ", " · "),
+        "body": post.removesuffix("\n\nTL;DR:"),
+    }
 
 
-def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, float]]]) -> dict[str, Any]:
+def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     rates = {name: {"win_rate": row} for name, row in results["win_rate_vs_reference"].items()}
     figures = {
         "win_rates": plots.plot_win_rates(rates, title="Human feedback beats imitation"),

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from rlhf_lab.data.datasets import TLDR, column, load_comparisons, load_tldr
@@ -24,9 +23,9 @@ from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population,
 from rlhf_lab.models import Policy, RewardModel, load_base
 from rlhf_lab.records import check_scale, write_atomic, write_json
 from rlhf_lab.runs import Run
-from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
-from rlhf_lab.training.reward_model import RewardModelConfig, reward_model_config, train_reward_model
-from rlhf_lab.training.supervised import SFTConfig, sft, sft_config
+from rlhf_lab.training.ppo import ppo, ppo_config
+from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
+from rlhf_lab.training.supervised import sft, sft_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +114,7 @@ class Job:
         self.seconds[name] = json.loads(timing.read_text()) if timing.exists() else float("nan")
         return load(result)
 
-    def history(self, name: str) -> list[dict[str, float]]:
+    def history(self, name: str) -> list[dict[str, Any]]:
         """The metrics of a stage's steps."""
         path = self.folder / name / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -162,7 +161,9 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
     tuned = job.stage(
         "human_feedback", lambda run: ppo(policy, reward_model, data.prompts, preset, watch=watch, run=run), Policy.load
     )
-    results = _evaluate(job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model)
+    results = _evaluate(
+        job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model
+    )
     if config.overoptimize and config.data == "world":
         hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps)
         job.stage(

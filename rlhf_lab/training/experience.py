@@ -6,7 +6,7 @@ The one place where the policy gradient methods of this kit meet the world. It i
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +20,8 @@ from rlhf_lab.feedback import Reward, scores_of
 from rlhf_lab.generation import Rollout
 from rlhf_lab.models import RewardModel
 from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values
+
+SameExperience = TypeVar("SameExperience", bound="Experience")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Experience(Candidates):
         """KL(policy || reference) of each response, k1 estimate [nats]."""
         return (self.old_logprobs - self.ref_logprobs).sum(-1)
 
-    def padded(self, prompt: int, response: int) -> Self:
+    def padded(self: SameExperience, prompt: int, response: int) -> SameExperience:
         """The same rows, `prompt` tokens wide on the left and `response` tokens wide on the right."""
         more_prompt, more_response = prompt - self.prompt.shape[1], response - self.responses.shape[2]
         wider = {}
@@ -54,7 +56,9 @@ class Experience(Candidates):
                 wider[name] = tensor
         return dataclasses.replace(self, **wider)
 
-    def minibatches(self, num_epochs: int, size: int, part: slice, rng: torch.Generator) -> Iterator[Self]:
+    def minibatches(
+        self: SameExperience, num_epochs: int, size: int, part: slice, rng: torch.Generator
+    ) -> Iterator[SameExperience]:
         """This process's part of each minibatch: every row once an epoch, in a fresh order.
 
         Args:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rlhf_lab.data.batching import decode_responses, encode_prompts
-from rlhf_lab.data.datasets import column, prompts_of
+from rlhf_lab.data.datasets import prompts_of
 from rlhf_lab.equations.policy_gradient import adaptive_kl_coef, clipped_surrogate, clipped_value_error, gae
 from rlhf_lab.equations.sequence import masked_mean
 from rlhf_lab.feedback import Reward, scores_of
@@ -65,7 +65,8 @@ class PPOConfig:
         """Refuse sizes that do not fit together."""
         if self.prompts_per_step % self.minibatch_size:
             raise ValueError(
-                f"prompts_per_step ({self.prompts_per_step}) must be a multiple of minibatch_size ({self.minibatch_size})."
+                f"prompts_per_step ({self.prompts_per_step}) must be a multiple of minibatch_size "
+                f"({self.minibatch_size})."
             )
         if self.kl_coef < 0:
             raise ValueError(f"kl_coef must be 0 or more, not {self.kl_coef}: a negative one would pay for drift.")

@@ -65,7 +65,7 @@ def train_reward_model(
         policy: Its backbone is the start (usually the supervised policy); not changed.
         comparisons: Rows with `prompt`, `chosen` and `rejected`, or a list of `Comparison`.
         config: Settings; `overrides` replace single fields.
-        references: Demonstrations whose mean score becomes 0; without them, the mean over the comparisons' answers does.
+        references: Demonstrations whose mean score becomes 0; without them, that of the comparisons' answers.
         run: Where to log and to keep checkpoints.
 
     Raises:
@@ -108,7 +108,9 @@ def train_reward_model(
     return _centered(trained, comparisons, references, config)
 
 
-def _encode(model: RewardModel, prompts: Sequence[str], answers: Sequence[Sequence[str]], config: RewardModelConfig) -> Candidates:
+def _encode(
+    model: RewardModel, prompts: Sequence[str], answers: Sequence[Sequence[str]], config: RewardModelConfig
+) -> Candidates:
     return encode_candidates(
         model.tokenizer,
         list(prompts),
@@ -118,7 +120,9 @@ def _encode(model: RewardModel, prompts: Sequence[str], answers: Sequence[Sequen
     )
 
 
-def _centered(model: RewardModel, comparisons: Dataset, references: Dataset | None, config: RewardModelConfig) -> RewardModel:
+def _centered(
+    model: RewardModel, comparisons: Dataset, references: Dataset | None, config: RewardModelConfig
+) -> RewardModel:
     """Shift the scores so that references are worth 0. Huang et al. 2024, detail 15."""
     reward = LearnedReward(
         model, max_prompt_tokens=config.max_prompt_tokens, max_response_tokens=config.max_response_tokens

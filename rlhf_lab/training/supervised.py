@@ -76,7 +76,14 @@ def target_losses(network: nn.Module, batch: TokenBatch) -> Float[Tensor, " coun
     return next_token_loss(logits.float(), batch.tokens[:, 1:][counted])
 
 
-def pretrain(policy: Policy, texts: Sequence[str], config: PretrainConfig | None = None, *, run: Run | None = None, **overrides: Any) -> Policy:
+def pretrain(
+    policy: Policy,
+    texts: Sequence[str],
+    config: PretrainConfig | None = None,
+    *,
+    run: Run | None = None,
+    **overrides: Any,
+) -> Policy:
     """A policy that continues text like `texts`.
 
     Args:
@@ -99,7 +106,14 @@ def pretrain(policy: Policy, texts: Sequence[str], config: PretrainConfig | None
     return _imitate(policy, encode, len(texts), config.num_steps, config, run, "pretrain")
 
 
-def sft(policy: Policy, demonstrations: Dataset, config: SFTConfig | None = None, *, run: Run | None = None, **overrides: Any) -> Policy:
+def sft(
+    policy: Policy,
+    demonstrations: Dataset,
+    config: SFTConfig | None = None,
+    *,
+    run: Run | None = None,
+    **overrides: Any,
+) -> Policy:
     """A policy that imitates the demonstrations.
 
     Args:

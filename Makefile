@@ -1,0 +1,50 @@
+# Every target does its own set-up; only Python 3.11 or later is needed. `make` alone lists them.
+PYTHON ?= python3
+PIP_OPTIONS ?=
+SCALE ?= laptop
+SEED ?= 0
+OUT ?= runs/$(SCALE)
+
+.PHONY: help tldr test test-fast lint format lab trl-oracle clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt torch
+	.venv/bin/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
+	touch .venv/.installed
+
+tldr: .venv/.installed  ## run the whole of RLHF and write a report (SCALE=laptop, SEED=0, OUT=runs/laptop)
+	.venv/bin/rlhf-lab tldr --scale $(SCALE) --seed $(SEED) --out $(OUT)
+
+test: .venv/.installed  ## run every test that this machine can run, and list what was left out
+	.venv/bin/python -m pytest
+
+test-fast: .venv/.installed  ## run the tests that take seconds
+	.venv/bin/python -m pytest -m "not slow and not oracle"
+
+lint: .venv/.installed  ## check style, types and layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+
+format: .venv/.installed  ## format the code
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lab: .venv/.installed  ## open JupyterLab on the notebooks
+	.venv/bin/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e ".[lab]"
+	.venv/bin/jupyter lab notebooks
+
+.venv-trl/.installed: tests/oracle/requirements.txt
+	test -x .venv-trl/bin/python || $(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip install --quiet $(PIP_OPTIONS) -r tests/oracle/requirements.txt
+	touch .venv-trl/.installed
+
+trl-oracle: .venv-trl/.installed  ## install TRL 1.12.0 apart, for the tests that compare with it
+
+clean:  ## remove environments and caches, not your runs
+	rm -rf .venv .venv-trl build dist .pytest_cache .ruff_cache

@@ -1,0 +1,123 @@
+"""Every stage: it learns, leaves its arguments alone, and an interrupted run ends with the same bits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+
+from rlhf_lab.data.datasets import TLDR
+from rlhf_lab.feedback import LearnedReward
+from rlhf_lab.models import Policy, RewardModel
+from rlhf_lab.runs import Run
+from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
+from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
+from rlhf_lab.training.supervised import pretrain, sft, sft_config
+
+Stage = Callable[[Run], Policy | RewardModel]
+
+
+def wordy(prompts: list[str], responses: list[str]) -> list[float]:
+    """A reward that anything can learn: more letters."""
+    return [min(len(response), 200) / 100 for response in responses]
+
+
+def state_of(trained: Policy | RewardModel) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trained.network.state_dict().items()}
+
+
+def assert_same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+@pytest.fixture(scope="session")
+def stages(policy: Policy, data: TLDR, comparisons: Dataset) -> dict[str, Stage]:
+    tiny: PPOConfig = ppo_config("tiny")
+    reward_model = train_reward_model(policy, comparisons, reward_model_config("tiny"), num_epochs=0.25)
+    texts = [row["prompt"] + row["completion"] for row in data.demonstrations]
+    return {
+        "pretrain": lambda run: pretrain(policy, texts, run=run, num_steps=6, batch_size=8),
+        "sft": lambda run: sft(policy, data.demonstrations, sft_config("tiny"), run=run, num_epochs=0.75),
+        "reward model": lambda run: train_reward_model(
+            policy, comparisons, reward_model_config("tiny"), run=run, num_epochs=0.75
+        ),
+        "ppo": lambda run: ppo(policy, reward_model, data.prompts, tiny, run=run, num_candidates=2, kl_target=1.0),
+        "ppo on a callable": lambda run: ppo(policy, wordy, data.prompts, tiny, run=run),
+    }
+
+
+NAMES = ["pretrain", "sft", "reward model", "ppo", "ppo on a callable"]
+
+
+class Interrupted(Exception):
+    """Stands for a kill between two steps."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupted_stage_ends_with_the_same_bits(
+    name: str, stop: int, stages: dict[str, Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = stages[name](Run(tmp_path / "whole", seed=5, checkpoint_every=2))
+    log = Run.log
+
+    def interrupt(run: Run, step: int, metrics: dict) -> None:
+        log(run, step, metrics)
+        if step == stop:
+            raise Interrupted
+
+    monkeypatch.setattr(Run, "log", interrupt)
+    with pytest.raises(Interrupted):
+        stages[name](Run(tmp_path / "cut", seed=5, checkpoint_every=2))
+    monkeypatch.undo()
+    again = stages[name](Run(tmp_path / "cut", seed=5, checkpoint_every=2))
+    assert_same_bits(state_of(whole), state_of(again))
+    assert whole.history == again.history
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        if (tmp_path / "whole" / file).exists():
+            assert (tmp_path / "whole" / file).read_text() == (tmp_path / "cut" / file).read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_leaves_its_arguments_alone_and_repeats_itself(
+    name: str, stages: dict[str, Stage], policy: Policy
+) -> None:
+    before = state_of(policy)
+    first = stages[name](Run(seed=1))
+    second = stages[name](Run(seed=1))
+    assert_same_bits(before, state_of(policy))
+    assert_same_bits(state_of(first), state_of(second))
+    assert any(not torch.equal(tensor, before.get(key, tensor + 1)) for key, tensor in state_of(first).items())
+
+
+def test_imitation_lowers_the_loss(policy: Policy, data: TLDR) -> None:
+    history = sft(policy, data.demonstrations, sft_config("tiny"), num_epochs=6.0).history
+    assert history[-1]["sft/loss"] < history[0]["sft/loss"] - 0.8
+
+
+def test_the_reward_model_learns_the_comparisons(policy: Policy, comparisons: Dataset, data: TLDR) -> None:
+    config = reward_model_config("tiny")
+    model = train_reward_model(policy, comparisons, config, references=data.demonstrations, num_epochs=8.0)
+    assert sum(row["rm/accuracy"] for row in model.history[-8:]) / 8 > 0.8
+    scores = LearnedReward(model)(data.demonstrations["prompt"], data.demonstrations["completion"])
+    assert sum(scores) / len(scores) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_ppo_earns_more_of_a_reward_that_it_can_learn(policy: Policy, data: TLDR) -> None:
+    config = ppo_config("tiny")
+    history = ppo(policy, wordy, data.prompts, config, num_steps=25, kl_coef=0.0, prompts_per_step=32).history
+    first, last = (sum(row["objective/score"] for row in rows) / 4 for rows in (history[:4], history[-4:]))
+    assert last > first + 0.3
+    assert history[0]["objective/kl"] == 0.0
+
+
+def test_the_kl_penalty_holds_the_policy_back(policy: Policy, data: TLDR) -> None:
+    config = ppo_config("tiny")
+    kl = {}
+    for kl_coef in (0.0, 5.0):
+        history = ppo(policy, wordy, data.prompts, config, num_steps=20, kl_coef=kl_coef).history
+        kl[kl_coef] = sum(row["objective/kl"] for row in history[-4:]) / 4
+    assert kl[5.0] < 0.5 * kl[0.0]

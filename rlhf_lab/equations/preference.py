@@ -83,5 +83,6 @@ def ranking_loss(
         mask = torch.ones_like(scores, dtype=torch.bool)
     scores = scores.masked_fill(~mask, 0.0)
     is_pair = (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
-    losses = bradley_terry_loss(*torch.broadcast_tensors(scores.unsqueeze(2), scores.unsqueeze(1)))
+    better = scores.unsqueeze(2).expand(is_pair.shape)
+    losses = bradley_terry_loss(better, better.transpose(1, 2))
     return losses.masked_fill(~is_pair, 0.0).sum((1, 2)) / is_pair.sum((1, 2)).clamp(min=1)

@@ -38,7 +38,7 @@ _HOMES = {
     "rlhf_lab.training.supervised": ("PretrainConfig", "SFTConfig", "pretrain", "sft", "sft_config"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = version("rlhf-lab")
 
 

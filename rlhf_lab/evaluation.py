@@ -36,7 +36,7 @@ class Rate:
         return asdict(self)
 
 
-def rate(values: Sequence[float]) -> Rate:
+def rate(values: Sequence[float] | np.ndarray) -> Rate:
     """Mean of values in [0, 1] with the normal 95 % interval, cut to [0, 1].
 
     Raises:
@@ -83,7 +83,7 @@ def preference_rate(prompts: Sequence[str], responses: Sequence[str], references
 
 
 def length_controlled(
-    outcomes: Sequence[float], responses: Sequence[str], references: Sequence[str], *, seed: int = 0
+    outcomes: Sequence[float] | np.ndarray, responses: Sequence[str], references: Sequence[str], *, seed: int = 0
 ) -> Rate:
     """Win rate at equal length: a logistic model of the outcome in the log ratio of lengths, read at ratio 1.
 

@@ -166,7 +166,7 @@ class Population:
                 f"two labelers agree on at most {excess(low) + self.agreement:.0%} of these pairs, so an agreement of "
                 f"{self.agreement:.0%} cannot be reached; ask about pairs that differ more, or lower it."
             )
-        return math.exp(brentq(excess, low, high))
+        return math.exp(float(brentq(excess, low, high)))  # pyright: ignore[reportArgumentType]
 
     def felt(self, differences: np.ndarray, rng: np.random.Generator, temperature: float | None = None) -> np.ndarray:
         """Difference that each labeler feels at one asking [noise]; its sign is the choice: (labelers pairs)."""

@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rlhf_lab.data.batching import Candidates, decode_responses, encode_prompts
 from rlhf_lab.models import Policy
-from rlhf_lab.scoring import positions_of
+from rlhf_lab.scoring import positions_of, vocabulary_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def sample(
     unfinished = torch.ones(rows, dtype=torch.bool, device=prompt.device)
     tokens, masks = [], []
     for step in range(config.max_response_tokens):
-        token = choose(network.get_output_embeddings()(hidden).float(), uniforms[:, step], config)
+        token = choose(vocabulary_head(network)(hidden).float(), uniforms[:, step], config)
         tokens.append(torch.where(unfinished, token, 0))
         masks.append(unfinished)
         unfinished = unfinished & (token != eos_token_id)

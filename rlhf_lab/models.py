@@ -175,9 +175,9 @@ def new_policy(size: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) 
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **MODEL_SIZES[size],
+        eos_token_id=int(tokenizer.eos_token_id),  # pyright: ignore[reportArgumentType]
+        pad_token_id=int(tokenizer.pad_token_id),  # pyright: ignore[reportArgumentType]
+        **MODEL_SIZES[size],  # pyright: ignore[reportArgumentType]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -195,9 +195,10 @@ def new_reward_model(policy: Policy, *, generator: torch.Generator) -> RewardMod
     config.pad_token_id = policy.tokenizer.pad_token_id
     network = AutoModelForSequenceClassification.from_config(config).to(policy.network.dtype)
     network.base_model.load_state_dict(policy.network.base_model.state_dict())
-    if policy.tokenizer.pad_token_id >= network.get_input_embeddings().num_embeddings:
+    pad: int = policy.tokenizer.pad_token_id  # type: ignore[assignment]
+    if pad >= network.get_input_embeddings().num_embeddings:
         # Transformers' own forward, unlike ours, looks PAD up.
-        network.resize_token_embeddings(policy.tokenizer.pad_token_id + 1, mean_resizing=False)
+        network.resize_token_embeddings(pad + 1, mean_resizing=False)
     weight = network.score.weight
     drawn = torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5
     weight.data.copy_(drawn)

@@ -15,7 +15,7 @@ from rlhf_lab.equations.overoptimization import GaoFit
 GOLD, PROXY, POLICY, REFERENCE = "#E69F00", "#0072B2", "#009E73", "#6B6B6B"
 """Okabe and Ito's colour-blind-safe palette: gold amber, proxy blue, policy green, reference grey."""
 SHADES = {"pretrained": "#BBBBBB", "supervised": "#56B4E9", "human feedback": POLICY}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.figsize": (6, 3.5),
     "figure.constrained_layout.use": True,
     "axes.spines.top": False,

@@ -30,8 +30,7 @@ def candidate_logprobs(
     """
     hidden = _hidden(network, candidates, shared_prompt)
     mask = candidates.response_mask
-    head = network.get_output_embeddings()
-    logits = head(hidden[mask]).float() / temperature
+    logits = vocabulary_head(network)(hidden[mask]).float() / temperature
     logprobs = token_logprobs(logits, candidates.responses[mask])
     return torch.zeros(mask.shape, dtype=logprobs.dtype, device=logprobs.device).masked_scatter(mask, logprobs)
 
@@ -49,7 +48,7 @@ def candidate_scores(
     hidden = _hidden(network, candidates, shared_prompt, after=True)
     lengths = candidates.response_mask.sum(-1)
     last = (lengths - 1).clamp_min(0)[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-    scores = network.score(hidden.gather(2, last).squeeze(2)).squeeze(-1).float()
+    scores = score_head(network)(hidden.gather(2, last).squeeze(2)).squeeze(-1).float()
     offset = getattr(network.config, "score_offset", 0.0)
     return torch.where(lengths > 0, scores - offset, torch.zeros_like(scores))
 
@@ -62,7 +61,7 @@ def candidate_values(
     The reward model's offset is taken off here too, so that a critic that starts from it starts centred.
     """
     hidden = _hidden(network, candidates, shared_prompt)
-    values = network.score(hidden).squeeze(-1).float() - getattr(network.config, "score_offset", 0.0)
+    values = score_head(network)(hidden).squeeze(-1).float() - getattr(network.config, "score_offset", 0.0)
     return values * candidates.response_mask
 
 
@@ -76,11 +75,24 @@ def _hidden(
         shared_prompt = count > 1 and not recomputes
     if shared_prompt and recomputes:
         raise ValueError("gradient checkpointing drops the cache of a shared prompt; leave shared_prompt at None.")
-    read: Callable[..., Tensor] = _shared if shared_prompt else _repeated
+    read: Callable[..., tuple[Tensor, Tensor]] = _shared if shared_prompt else _repeated
     before_first, response = read(network.base_model, candidates)
     if after:
         return response
     return torch.cat([before_first, response[:, :, :-1]], dim=2)
+
+
+def vocabulary_head(network: PreTrainedModel) -> nn.Module:
+    """The layer that turns hidden states into logits."""
+    head = network.get_output_embeddings()
+    if head is None:
+        raise ValueError(f"{type(network).__name__} has no language model head; load it as a causal language model.")
+    return head
+
+
+def score_head(network: PreTrainedModel) -> nn.Module:
+    """The layer that turns a hidden state into a score."""
+    return network.score  # type: ignore[return-value]
 
 
 def positions_of(mask: Tensor) -> Tensor:

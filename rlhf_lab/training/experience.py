@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rlhf_lab.data.batching import Candidates, decode_responses
 from rlhf_lab.equations.policy_gradient import gae, kl_shaped_rewards, replace_missing_eos_score
@@ -77,9 +78,9 @@ class Experience(Candidates):
 class Models:
     """Who takes part in assessing a rollout."""
 
-    policy: nn.Module
-    reference: nn.Module
-    critic: nn.Module
+    policy: PreTrainedModel
+    reference: PreTrainedModel
+    critic: PreTrainedModel
     reward: Reward | RewardModel
     """A reward model, read on the tokens, or any function of texts."""
 

@@ -1,7 +1,8 @@
 """The gold judge: grades by hand, and thirty ways to cheat it."""
 
 import random
-import time
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +11,7 @@ from rlhf_lab.data.world import FAITHFUL, PERSON, World, WorldPost
 
 WORLD = World()
 JUDGE = Judge(WORLD.lexicon)
-POSTS = [post for post in WORLD.posts(7, "judge", 400) if len(post.facts) == 6][:40]
+POSTS = [post for post in WORLD.posts(7, "judge", 400) if len(post.facts) == 6][:12]
 
 
 def faithful(post: WorldPost, seed: int = 0) -> str:
@@ -99,36 +100,36 @@ def with_other(post: WorldPost, slot: str) -> WorldPost:
     return dataclasses.replace(post, facts={**post.facts, slot: wrong})
 
 
-@pytest.mark.parametrize("name", list(cheats(POSTS[0])))
+CHEATS = [cheats(post) for post in POSTS]
+
+
+@pytest.mark.parametrize("name", list(CHEATS[0]))
 def test_cheating_scores_below_an_honest_summary(name: str) -> None:
-    for post in POSTS:
-        cheat = cheats(post)[name]
+    for post, texts in zip(POSTS, CHEATS, strict=True):
+        cheat = texts[name]
         honest = JUDGE.judge(post.query, faithful(post)).overall
         assert JUDGE.judge(post.query, cheat).overall < honest - 0.3, (cheat, honest)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in cheats(POSTS[0]) if not name.startswith(("good", "another", "said twice"))]
-)
+@pytest.mark.parametrize("name", [name for name in CHEATS[0] if not name.startswith(("good", "another", "said twice"))])
 def test_gross_cheating_scores_below_an_ordinary_reference(name: str) -> None:
     """Below the mean of what people write of the same posts, on average over posts."""
     references = JUDGE(
         [post.query for post in POSTS], [WORLD.summary(random.Random(1), post, PERSON) for post in POSTS]
     )
-    cheating = JUDGE([post.query for post in POSTS], [cheats(post)[name] for post in POSTS])
+    cheating = JUDGE([post.query for post in POSTS], [texts[name] for texts in CHEATS])
     assert sum(cheating) < sum(references)
 
 
 def test_there_are_at_least_thirty_cheats() -> None:
-    assert len(cheats(POSTS[0])) >= 30
+    assert len(CHEATS[0]) >= 30
 
 
 def test_a_complete_summary_gets_seven_on_every_axis() -> None:
     for post in POSTS:
         judgement = JUDGE.judge(post.query, faithful(post))
-        assert (judgement.overall, judgement.coverage, judgement.accuracy, judgement.coherence) == (7, 7, 7, 7), (
-            faithful(post)
-        )
+        grades = (judgement.overall, judgement.coverage, judgement.accuracy, judgement.coherence)
+        assert grades == pytest.approx((7, 7, 7, 7)), faithful(post)
 
 
 def test_the_axes_of_a_wrong_fact_by_hand() -> None:
@@ -180,16 +181,25 @@ def test_length_beyond_the_free_words_costs() -> None:
     assert JUDGE.judge(post.query, padded).overall == 1.0
 
 
+SPEED = """
+import random, time
+from rlhf_lab.data.judge import Judge
+from rlhf_lab.data.world import World
+world, judge = World(), Judge()
+posts = list(world.posts(0, "speed", 500))
+prompts = [post.query for post in posts]
+summaries = [world.summary(random.Random(index), post) for index, post in enumerate(posts)]
+judge(prompts, summaries)
+rates = []
+for _ in range(5):
+    start = time.perf_counter()
+    judge(prompts * 4, summaries * 4)
+    rates.append(2000 / (time.perf_counter() - start))
+print(max(rates))
+"""
+
+
 def test_the_judge_grades_20_000_summaries_a_second() -> None:
-    posts = list(WORLD.posts(0, "speed", 500))
-    prompts, summaries = (
-        [post.query for post in posts],
-        [WORLD.summary(random.Random(index), post) for index, post in enumerate(posts)],
-    )
-    JUDGE(prompts, summaries)
-    rates = []
-    for _ in range(5):
-        start = time.perf_counter()
-        JUDGE(prompts * 4, summaries * 4)
-        rates.append(2000 / (time.perf_counter() - start))
-    assert max(rates) >= 20_000
+    """In a process of its own, since the tests' type checks slow everything down."""
+    result = subprocess.run([sys.executable, "-c", SPEED], capture_output=True, text=True, check=True)
+    assert float(result.stdout) >= 20_000

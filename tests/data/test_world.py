@@ -39,13 +39,13 @@ def test_lexicon_is_as_large_as_the_course_needs(world: World) -> None:
 
 
 def test_posts_state_exactly_their_facts(world: World, judge: Judge) -> None:
-    posts = [*world.posts(0, "a", 3000), *world.posts(0, "b", 500, held_out=True), *world.posts(0, "c", 200, long=True)]
+    posts = [*world.posts(0, "a", 1500), *world.posts(0, "b", 300, held_out=True), *world.posts(0, "c", 100, long=True)]
     for post in posts:
         assert judge.facts(post.query) == {slot: value.id for slot, value in post.facts.items()}, post.post
 
 
 def test_posts_have_the_promised_length(world: World) -> None:
-    lengths = [len(post.post.split()) for post in world.posts(0, "a", 1000)]
+    lengths = [len(post.post.split()) for post in world.posts(0, "a", 500)]
     assert min(lengths) >= 40
     assert max(lengths) <= 90
     long = [len(post.post.split()) for post in world.posts(0, "a", 200, long=True)]
@@ -54,7 +54,7 @@ def test_posts_have_the_promised_length(world: World) -> None:
 
 
 def test_faithful_summaries_are_perfect_and_people_are_not(world: World, judge: Judge) -> None:
-    posts = list(world.posts(0, "a", 1000))
+    posts = list(world.posts(0, "a", 500))
     grades = {}
     for name, writer in (("faithful", FAITHFUL), ("person", PERSON), ("careless", CARELESS)):
         texts = [world.summary(random.Random(index), post, writer) for index, post in enumerate(posts)]
@@ -76,7 +76,7 @@ def test_summaries_say_it_in_other_words(world: World) -> None:
 
 
 def test_texts_are_clean(world: World) -> None:
-    for index, post in enumerate(world.posts(0, "a", 1000)):
+    for index, post in enumerate(world.posts(0, "a", 500)):
         for text in (
             post.title,
             post.post,

@@ -92,11 +92,9 @@ def load_lexicon(folder: Path | None = None) -> Lexicon:
         for name, members in common["people"].items()
     }
     feelings = {key: _value("feeling", key, entry) for key, entry in common["feeling"].items()}
-    frames = [
-        _frame(entry, people, feelings, document["context"])
-        for document in map(_read_toml, paths)
-        for entry in document["frame"]
-    ]
+    documents = [_read_toml(path) for path in paths]
+    contexts = {key: lines for document in documents for key, lines in document.get("context", {}).items()}
+    frames = [_frame(entry, people, feelings, contexts) for document in documents for entry in document["frame"]]
     return Lexicon(
         frames=tuple(sorted(frames, key=lambda frame: frame.id)),
         when=tuple(_value("when", key, entry) for key, entry in common["when"].items()),
@@ -130,6 +128,8 @@ def _frame(
     unknown = [key for key in entry["feelings"] if key not in feelings]
     if unknown:
         raise ValueError(f"frame {name}: the feelings {unknown} are not in common.toml.")
+    if entry["subreddit"] not in contexts:
+        raise ValueError(f"frame {name}: no file has [context] sentences for {entry['subreddit']!r}.")
     values = {
         slot: tuple(_value(slot, f"{name}/{value['id']}", value) for value in entry[slot])
         for slot in ("what", "complication", "question")

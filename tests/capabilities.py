@@ -1,0 +1,55 @@
+"""What some tests need of the machine: how to see whether it is there, and how to add it.
+
+A test says `@pytest.mark.needs("trl")`, or bears a marker that implies it. `tests/conftest.py` does the rest.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capability:
+    is_present: Callable[[], bool]
+    how: str
+    """To add it; completes 'how to add it: ...'."""
+    marker: str = ""
+    """A marker that implies the need."""
+    may_be_absent: str = ""
+    """Why RLHF_LAB_REQUIRE=all puts up with its absence; empty if it does not."""
+
+
+def _trl() -> bool:
+    return Path(os.environ.get("RLHF_LAB_TRL_PYTHON", ROOT / ".venv-trl" / "bin" / "python")).is_file()
+
+
+def _real_data() -> bool:
+    return Path(os.environ.get("RLHF_LAB_REAL_DATA", ROOT.parent / "shared" / "data" / "tldr_real.jsonl")).is_file()
+
+
+def _gpu() -> bool:
+    import torch  # Here, so that a run without such a test does not pay for it.
+
+    return torch.cuda.is_available()
+
+
+CAPABILITIES = {
+    "trl": Capability(
+        is_present=_trl,
+        how="`make trl-oracle`, or let RLHF_LAB_TRL_PYTHON name the Python of an environment with TRL 1.12.0",
+        marker="oracle",
+    ),
+    "real_data": Capability(
+        is_present=_real_data,
+        how="let RLHF_LAB_REAL_DATA name a JSONL file of posts with the columns of the TL;DR data",
+    ),
+    "gpu": Capability(
+        is_present=_gpu,
+        how="run the tests where torch.cuda.is_available()",
+        marker="gpu",
+        may_be_absent="no machine of the continuous integration has one",
+    ),
+}

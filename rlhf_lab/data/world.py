@@ -115,9 +115,9 @@ class World:
             event = rng.choice(
                 [
                     [f"{capitalize(said['when'])}, {said['what']}."],
-                    [f"{capitalize(said['what'])} {said['when']}."],
+                    [f"It happened {said['when']}: {said['what']}."],
                     [f"{capitalize(said['what'])}.", f"This was {said['when']}."],
-                    [f"So {said['when']} {said['what']}."],
+                    [f"So {said['when']}, {said['what']}."],
                 ]
             )
         rest = {

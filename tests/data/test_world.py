@@ -21,6 +21,17 @@ def judge() -> Judge:
     return Judge()
 
 
+def test_lexicon_is_as_large_as_the_course_needs(world: World) -> None:
+    frames = world.lexicon.frames
+    assert len(frames) >= 60
+    subreddits = [frame.subreddit for frame in frames]
+    assert len(set(subreddits)) >= 12
+    couples = sum("relationship" in name or "dating" in name for name in subreddits)
+    assert 0.4 < couples / len(frames) < 0.6
+    forms = [form for frame in frames for value in (*frame.what, *frame.complication) for form in value.post]
+    assert len({word for form in forms for word in words_of(form)}) >= 2000
+
+
 def test_posts_state_exactly_their_facts(world: World, judge: Judge) -> None:
     posts = [*world.posts(0, "a", 1500), *world.posts(0, "b", 300, held_out=True), *world.posts(0, "c", 100, long=True)]
     for post in posts:
@@ -78,7 +89,7 @@ def test_the_same_seed_gives_the_same_posts(world: World) -> None:
 
 def test_held_out_frames_are_in_no_training_split(world: World) -> None:
     held_out = {frame.id for frame in world.lexicon.held_out}
-    assert held_out
+    assert len(held_out) >= 6
     assert not held_out & {post.frame.id for post in world.posts(0, "a", 2000)}
     assert {post.frame.id for post in world.posts(0, "a", 200, held_out=True)} == held_out
 

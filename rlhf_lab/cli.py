@@ -1,5 +1,6 @@
 """`rlhf-lab`: the kit from the command line, built from the config dataclasses."""
 
+import errno
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ import tyro
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainCommand:
-    """Rebuild a base model from the embedded world."""
+class PretrainConfig:
+    """Rebuild a base model from the embedded world; the same command continues what was interrupted."""
 
     size: str
     """small, medium or large."""
@@ -28,29 +29,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; by default those of the process.
     """
-    # Imported here, so that `--help` of a subcommand is the only thing that pays for torch.
+    from rlhf_lab.experiments.results import ResultsConfig
     from rlhf_lab.experiments.tldr import TLDRConfig
 
     commands = (
         Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]
-        | Annotated[PretrainCommand, tyro.conf.subcommand("pretrain")]
+        | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
+        | Annotated[ResultsConfig, tyro.conf.subcommand("results")]
     )
     try:
         command = tyro.cli(commands, args=argv, prog="rlhf-lab", config=(tyro.conf.OmitSubcommandPrefixes,))  # type: ignore[call-overload]
-        _run(command)
+        print(_run(command))  # noqa: T201
     except (ValueError, OSError) as error:
-        print(f"rlhf-lab: {error}", file=sys.stderr)  # noqa: T201
+        print(f"rlhf-lab: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
-        print("rlhf-lab: interrupted; the same command continues.", file=sys.stderr)  # noqa: T201
+        print("\nrlhf-lab: interrupted; the same command continues.", file=sys.stderr)  # noqa: T201
         return 130
     return 0
 
 
-def _run(command: object) -> None:
+def _run(command: object) -> str:
+    """Do what is asked; returns the line that says where the result is."""
+    from rlhf_lab.experiments.pretraining import pretrain_base
+    from rlhf_lab.experiments.results import ResultsConfig, run_results
     from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     if isinstance(command, TLDRConfig):
-        report = run_tldr(command)
-        print(f"Report: {report}")  # noqa: T201
+        run_tldr(command)
+        return f"Report: {command.out}/report.html"
+    if isinstance(command, ResultsConfig):
+        return f"Results: {run_results(command)}"
+    assert isinstance(command, PretrainConfig)
+    folder, loss = pretrain_base(command.size, command.out, num_steps=command.num_steps, seed=command.seed)
+    return f"Model: {folder} (loss on other text: {loss:.3f} nats a token)"
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'writing'}); free some space, and the same command continues."
+    return str(error)

@@ -24,12 +24,12 @@ from rlhf_lab.records import replace_folder
 
 PAD_TOKEN = "[PAD]"
 MODEL_SIZES: dict[str, dict[str, int]] = {
-    "small": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4},
-    "medium": {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "large": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6},
+    "small": {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "medium": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3, "num_attention_heads": 4},
+    "large": {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4},
 }
 """Llama shapes of the base models that ship."""
-BASE_OF_SCALE = {"tiny": "small", "laptop": "medium"}
+BASE_OF_SCALE = {"tiny": "small", "laptop": "large"}
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,29 @@ def plot_win_rates(
     return axes
 
 
+def plot_win_rates_by_size(rows: Sequence[Mapping[str, Any]], *, title: str) -> Axes:
+    """Win rate against the reference by model size, a line a policy, bands over seeds. Stiennon et al. 2020, fig. 1.
+
+    Args:
+        rows: Rows of `size`, `seed`, `policy`, `mean`.
+        title: The claim.
+    """
+    axes = new_axes(title, "model", "win rate against the reference [%]")
+    sizes = list(dict.fromkeys(row["size"] for row in rows))
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        name = policy.replace("_", " ")
+        values = [[100 * r["mean"] for r in rows if r["policy"] == policy and r["size"] == size] for size in sizes]
+        color = SHADES.get(name, POLICY)
+        axes.plot(sizes, [float(np.mean(group)) for group in values], "o-", color=color, label=name)
+        axes.fill_between(
+            sizes, [min(group) for group in values], [max(group) for group in values], color=color, alpha=0.2
+        )
+    axes.axhline(50, color=REFERENCE, linestyle="--", linewidth=1, label="as good as the reference")
+    axes.set_ylim(0, 100)
+    axes.legend(loc="best")
+    return axes
+
+
 def plot_overoptimization(
     rows: Sequence[Mapping[str, Any]],
     *,

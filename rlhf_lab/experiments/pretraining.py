@@ -16,7 +16,7 @@ from rlhf_lab.training.supervised import PretrainConfig, pretrain, text_loss
 
 VOCABULARY = 4096
 EOS_TOKEN = "<|endoftext|>"
-PRETRAINING: dict[str, tuple[int, float]] = {"small": (6000, 4e-3), "medium": (6000, 2e-3), "large": (6000, 1.5e-3)}
+PRETRAINING: dict[str, tuple[int, float]] = {"small": (2500, 8e-3), "medium": (2500, 5e-3), "large": (1500, 3e-3)}
 """Updates and learning rate that made the shipped model of each size."""
 NUM_TEXTS = 100_000
 
@@ -54,7 +54,12 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     config = PretrainConfig(
         num_steps=num_steps or steps,
         optimizer=OptimizerConfig(
-            learning_rate=rate, warmup_fraction=0.03, weight_decay=0.05, final_fraction=0.05, schedule="cosine"
+            learning_rate=rate,
+            warmup_fraction=0.03,
+            weight_decay=0.05,
+            final_fraction=0.05,
+            schedule="cosine",
+            adam_eps=1e-8,
         ),
     )
     run = Run(out, seed=seed, identity={"size": size, "num_steps": config.num_steps}, checkpoint_every=200)

@@ -1,7 +1,7 @@
 """One self-contained page about a run: figures, examples and numbers, with the PNGs beside it."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,19 @@ def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, 
     return figures
 
 
-def _overoptimization(points: list[dict[str, Any]]) -> Any:
-    rows = [{**row} for row in points if row["method"] == "ppo"]
-    for role in ("kl", "proxy", "gold"):
-        smoothed = plots.smooth(np.array([row[role] for row in rows]))
-        for row, value in zip(rows, smoothed, strict=True):
-            row[role] = float(value)
+def smoothed(points: Sequence[Mapping[str, Any]], method: str) -> list[dict[str, Any]]:
+    """The points of one method, each seed's a mean over 5 steps."""
+    rows = [dict(row) for row in points if row["method"] == method]
+    for seed in {row["seed"] for row in rows}:
+        mine = [row for row in rows if row["seed"] == seed]
+        for key in ("kl", "proxy", "gold"):
+            for row, value in zip(mine, plots.smooth(np.array([row[key] for row in mine])), strict=True):
+                row[key] = float(value)
+    return rows
+
+
+def _overoptimization(points: Sequence[Mapping[str, Any]]) -> Any:
+    rows = smoothed(points, "ppo")
     known = [row for row in rows if row["kl"] > 0.05]
     fit = fit_gao([row["kl"] for row in known], [row["gold"] for row in known], form="rl") if len(known) > 3 else None
     return plots.plot_overoptimization(rows, fit=fit, title="Without a penalty, the proxy rises and the truth falls")

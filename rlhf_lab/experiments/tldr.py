@@ -19,6 +19,7 @@ from datasets import Dataset
 
 from rlhf_lab.data.datasets import TLDR, column, load_comparisons, load_tldr
 from rlhf_lab.evaluation import best_of_n_rows, compare_with_reference, reward_model_report
+from rlhf_lab.experiments.report import write_report
 from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import Policy, RewardModel, load_base
 from rlhf_lab.records import check_scale, write_atomic, write_json
@@ -130,13 +131,14 @@ class _Rows:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
         write_atomic(path, text)
 
-    @staticmethod
-    def load(path: Path) -> Dataset:
-        return Dataset.from_list([json.loads(line) for line in path.read_text().splitlines()])
+
+def load_rows(path: Path) -> Dataset:
+    """The rows of a stage's JSONL result."""
+    return Dataset.from_list([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
 
 
 def run_tldr(config: TLDRConfig) -> dict[str, Any]:
-    """The whole job; writes `results.json` into the run's folder and returns what it holds.
+    """The whole job; writes `results.json` and `report.html` into the run's folder and returns what the first holds.
 
     Raises:
         ValueError: A setting, a file or a model that does not fit; the folder holds a different run.
@@ -174,6 +176,7 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
     results["versions"] = _versions()
     if job.run.is_main:
         write_json(job.folder / "results.json", results)
+        write_report(job.folder, results, {name: job.history(name) for name in ("reward_model", "human_feedback")})
     return results
 
 
@@ -190,8 +193,8 @@ def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparis
     def ask(prompts: Dataset, number: int, seed: int) -> Callable[[Run], _Rows]:
         return lambda run: _Rows(simulated_labels(policy, prompts, num_pairs=number, people=people, seed=seed))
 
-    train = job.stage("comparisons", ask(data.prompts, num_pairs, 1), _Rows.load)
-    held_out = job.stage("comparisons_held_out", ask(data.validation, sizes.held_out_pairs, 2), _Rows.load)
+    train = job.stage("comparisons", ask(data.prompts, num_pairs, 1), load_rows)
+    held_out = job.stage("comparisons_held_out", ask(data.validation, sizes.held_out_pairs, 2), load_rows)
     return Comparisons(train, held_out, people)
 
 
@@ -252,7 +255,7 @@ def _overoptimization(
                 best_of_n_rows(policy, reward, prompts, num_samples=max(sizes.best_of), ns=sizes.best_of, seed=seed)
             )
         ),
-        _Rows.load,
+        load_rows,
     )
     points = [
         {"method": "best_of_n", "seed": seed, "kl": row["kl"], "proxy": row["proxy"], "gold": row["gold"]}

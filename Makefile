@@ -1,23 +1,29 @@
 # Every target does its own set-up; only Python 3.11 or later is needed. `make` alone lists them.
 PYTHON ?= python3
 PIP_OPTIONS ?=
+# https://download.pytorch.org/whl/cpu takes PyTorch's small CPU build.
+TORCH_INDEX ?=
 SCALE ?= laptop
 SEED ?= 0
 OUT ?= runs/$(SCALE)
+RESULTS ?= runs/results
 
-.PHONY: help tldr test test-fast lint format lab trl-oracle clean
+.PHONY: help tldr results test test-fast lint format lab trl-oracle clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt torch
+	.venv/bin/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	.venv/bin/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
 	touch .venv/.installed
 
 tldr: .venv/.installed  ## run the whole of RLHF and write a report (SCALE=laptop, SEED=0, OUT=runs/laptop)
 	.venv/bin/rlhf-lab tldr --scale $(SCALE) --seed $(SEED) --out $(OUT)
+
+results: .venv/.installed  ## reproduce docs/results.md (about an hour)
+	.venv/bin/rlhf-lab results --out $(RESULTS)
 
 test: .venv/.installed  ## run every test that this machine can run, and list what was left out
 	.venv/bin/python -m pytest

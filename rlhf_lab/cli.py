@@ -70,3 +70,7 @@ def _sentence(error: ValueError | OSError) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'writing'}); free some space, and the same command continues."
     return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

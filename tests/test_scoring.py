@@ -1,0 +1,269 @@
+"""Candidates' log-probs, scores and values: those of reading each text alone, in value and in gradient."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from rlhf_lab.data.batching import Candidates
+from rlhf_lab.models import without_dropout
+from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values, vocabulary_head
+
+VOCABULARY = 19
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.2,  # Large, so that every token changes what follows it.
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
+CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
+    "llama": lambda **more: LlamaConfig(**COMMON, intermediate_size=24, num_key_value_heads=2, **more),
+    "gpt_neox": lambda **more: GPTNeoXConfig(**COMMON, intermediate_size=24, **more),
+    "gpt2": lambda **more: GPT2Config(**COMMON, **more),
+}
+PROMPT_TOKENS = (5, 1, 3)
+RESPONSE_TOKENS = ((4, 1, 2), (2, 3, 1), (3, 0, 2))
+"""Of each prompt's candidates; 0 is an absent one."""
+
+architectures = pytest.mark.parametrize("architecture", CONFIGS)
+ways_to_read = pytest.mark.parametrize("shared_prompt", [True, False])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from a second thread, which costs seconds where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def build(kind: Any, architecture: str, **more: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return without_dropout(kind.from_config(CONFIGS[architecture](**more))).train()
+
+
+def language_model(architecture: str = "llama") -> PreTrainedModel:
+    return build(AutoModelForCausalLM, architecture)
+
+
+def scorer(architecture: str = "llama", *, offset: float = 0.0) -> PreTrainedModel:
+    return build(AutoModelForSequenceClassification, architecture, num_labels=1, score_offset=offset)
+
+
+def some_candidates(*, padding: int = 0) -> Candidates:
+    """Prompts and responses of every length, with `padding` where there is nothing."""
+    draw = torch.Generator().manual_seed(1)
+    prompt_mask = torch.arange(5) >= 5 - torch.tensor(PROMPT_TOKENS)[:, None]
+    response_mask = torch.arange(4) < torch.tensor(RESPONSE_TOKENS)[..., None]
+    prompt = torch.randint(2, VOCABULARY, prompt_mask.shape, generator=draw)
+    responses = torch.randint(2, VOCABULARY, response_mask.shape, generator=draw)
+    return Candidates(
+        prompt.where(prompt_mask, padding), prompt_mask, responses.where(response_mask, padding), response_mask
+    )
+
+
+def plain_texts(candidates: Candidates) -> list[tuple[int, int, Tensor, int]]:
+    """Row, candidate, the text without padding, and where its response starts; for each candidate that is there."""
+    texts = []
+    for row in range(len(candidates)):
+        prompt = candidates.prompt[row][candidates.prompt_mask[row]]
+        for index, (response, mask) in enumerate(
+            zip(candidates.responses[row], candidates.response_mask[row], strict=True)
+        ):
+            if mask.any():
+                texts.append((row, index, torch.cat([prompt, response[mask]]), len(prompt)))
+    return texts
+
+
+def plain_logprobs(network: PreTrainedModel, candidates: Candidates) -> Tensor:
+    """Each text read by itself, by Transformers' own forward."""
+    result = torch.zeros(candidates.responses.shape)
+    for row, index, text, start in plain_texts(candidates):
+        logprobs = network(text[None]).logits[0].log_softmax(-1)
+        for place in range(start, len(text)):
+            result[row, index, place - start] = logprobs[place - 1, text[place]]
+    return result
+
+
+def plain_scores(network: PreTrainedModel, candidates: Candidates) -> Tensor:
+    result = torch.zeros(candidates.responses.shape[:2])
+    for row, index, text, _ in plain_texts(candidates):
+        result[row, index] = network(text[None]).logits[0, 0]
+    return result
+
+
+def plain_values(network: PreTrainedModel, candidates: Candidates) -> Tensor:
+    """The score of the text up to, and without, each response token."""
+    result = torch.zeros(candidates.responses.shape)
+    for row, index, text, start in plain_texts(candidates):
+        for place in range(start, len(text)):
+            result[row, index, place - start] = network(text[None, :place]).logits[0, 0]
+    return result
+
+
+def gradients(network: PreTrainedModel, output: Tensor) -> dict[str, Tensor]:
+    """Of a sum that weighs every number of `output` differently."""
+    network.zero_grad()
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(2))
+    (output * weights).sum().backward()
+    return {name: tensor.grad.clone() for name, tensor in network.named_parameters() if tensor.grad is not None}
+
+
+def assert_same(network: PreTrainedModel, actual: Tensor, expected: Tensor, *, atol: float = 1e-5) -> None:
+    """The same values, and the same gradient of every parameter."""
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+    actual_gradients, expected_gradients = gradients(network, actual), gradients(network, expected)
+    assert actual_gradients.keys() == expected_gradients.keys()
+    assert all(gradient.abs().max() > 10 * atol for gradient in expected_gradients.values() if gradient.dim() > 1)
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(actual_gradients[name], gradient, atol=atol, rtol=1e-5, msg=lambda m, n=name: n + m)
+
+
+@architectures
+@ways_to_read
+def test_logprobs_are_those_of_each_text_read_alone(architecture: str, shared_prompt: bool) -> None:
+    network, candidates = language_model(architecture), some_candidates()
+    actual = candidate_logprobs(network, candidates, shared_prompt=shared_prompt)
+    assert_same(network, actual, plain_logprobs(network, candidates))
+
+
+@architectures
+@ways_to_read
+def test_scores_are_those_of_each_text_read_alone(architecture: str, shared_prompt: bool) -> None:
+    network, candidates = scorer(architecture), some_candidates()
+    actual = candidate_scores(network, candidates, shared_prompt=shared_prompt)
+    assert_same(network, actual, plain_scores(network, candidates))
+
+
+@architectures
+@ways_to_read
+def test_values_are_the_scores_of_what_precedes_each_token(architecture: str, shared_prompt: bool) -> None:
+    network, candidates = scorer(architecture), some_candidates()
+    actual = candidate_values(network, candidates, shared_prompt=shared_prompt)
+    assert_same(network, actual, plain_values(network, candidates))
+
+
+def test_temperature_divides_the_logits() -> None:
+    network, candidates = language_model(), some_candidates()
+    warm = candidate_logprobs(network, candidates, temperature=0.5)
+    network.get_output_embeddings().weight.data.mul_(2)
+    torch.testing.assert_close(warm, plain_logprobs(network, candidates), atol=1e-5, rtol=0)
+
+
+@ways_to_read
+def test_what_stands_in_padded_places_changes_nothing(shared_prompt: bool) -> None:
+    network, head = language_model(), scorer()
+    for measure, net in ((candidate_logprobs, network), (candidate_scores, head), (candidate_values, head)):
+        one, other = (
+            measure(net, some_candidates(padding=token), shared_prompt=shared_prompt) for token in (0, VOCABULARY - 1)
+        )
+        assert torch.equal(one, other)
+
+
+@ways_to_read
+def test_the_offset_is_taken_off_scores_and_values_but_not_where_there_is_nothing(shared_prompt: bool) -> None:
+    plain, centred, candidates = scorer(), scorer(offset=0.75), some_candidates()
+    there = candidates.response_mask.any(-1)
+    for measure, mask in ((candidate_scores, there), (candidate_values, candidates.response_mask)):
+        shift = measure(plain, candidates, shared_prompt=shared_prompt) - measure(
+            centred, candidates, shared_prompt=shared_prompt
+        )
+        torch.testing.assert_close(shift, 0.75 * mask.float())
+
+
+@architectures
+@ways_to_read
+def test_absent_candidates_alone_give_zero_and_a_finite_gradient(architecture: str, shared_prompt: bool) -> None:
+    candidates = some_candidates()
+    nothing = Candidates(
+        candidates.prompt,
+        candidates.prompt_mask,
+        torch.zeros_like(candidates.responses),
+        torch.zeros_like(candidates.response_mask),
+    )
+    network, head = language_model(architecture), scorer(architecture)
+    for measure, net in ((candidate_logprobs, network), (candidate_scores, head), (candidate_values, head)):
+        output = measure(net, nothing, shared_prompt=shared_prompt)
+        assert not output.any()
+        assert all(not gradient.any() for gradient in gradients(net, output).values())
+
+
+def count_inputs(module: nn.Module) -> list[int]:
+    """Filled with the number of ids, or of vectors, in each call of `module`."""
+    counts: list[int] = []
+    is_embedding = isinstance(module, nn.Embedding)
+    module.register_forward_hook(
+        lambda _, inputs, __: counts.append(inputs[0].numel() if is_embedding else inputs[0][..., 0].numel())
+    )
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("shared_prompt", "read"),
+    [(True, [3 * 5, 9 * 4]), (False, [9 * (5 + 4)]), (None, [3 * 5, 9 * 4])],
+)
+def test_a_shared_prompt_is_read_once_for_all_its_candidates(shared_prompt: bool | None, read: list[int]) -> None:
+    network = language_model()
+    tokens = count_inputs(network.get_input_embeddings())
+    candidate_logprobs(network, some_candidates(), shared_prompt=shared_prompt)
+    assert tokens == read
+
+
+def test_a_single_candidate_is_read_in_one_pass() -> None:
+    network, candidates = language_model(), some_candidates()
+    single = Candidates(
+        candidates.prompt, candidates.prompt_mask, candidates.responses[:, :1], candidates.response_mask[:, :1]
+    )
+    tokens = count_inputs(network.get_input_embeddings())
+    candidate_logprobs(network, single)
+    assert tokens == [3 * (5 + 4)]
+
+
+@ways_to_read
+def test_logits_are_made_for_response_tokens_only(shared_prompt: bool) -> None:
+    network = language_model()
+    vectors = count_inputs(network.get_output_embeddings())
+    candidate_logprobs(network, some_candidates(), shared_prompt=shared_prompt)
+    assert vectors == [sum(map(sum, RESPONSE_TOKENS))]
+
+
+def test_gradient_checkpointing_repeats_the_prompt_and_keeps_the_gradient() -> None:
+    network, candidates = language_model(), some_candidates()
+    expected = plain_logprobs(network, candidates)
+    expected_gradients = gradients(network, expected)
+    network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    actual = candidate_logprobs(network, candidates)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    for name, gradient in gradients(network, actual).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_checkpointing_and_a_shared_prompt_are_refused_in_training_only() -> None:
+    network, candidates = language_model(), some_candidates()
+    expected = candidate_logprobs(network, candidates)
+    network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    with pytest.raises(ValueError, match="leave shared_prompt at None"):
+        candidate_logprobs(network, candidates, shared_prompt=True)
+    assert torch.equal(candidate_logprobs(network.eval(), candidates, shared_prompt=True), expected)
+
+
+def test_a_network_without_a_vocabulary_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="LlamaForSequenceClassification has no language model head"):
+        vocabulary_head(scorer())

@@ -154,7 +154,12 @@ def generate(
         rng: Draws the texts; seed 0 by default.
         batch_size: Responses written at once.
         max_prompt_tokens: Longer prompts are cut inside the post.
+
+    Raises:
+        ValueError: num_candidates is below 1, or a prompt cannot be encoded.
     """
+    if num_candidates < 1:
+        raise ValueError(f"num_candidates must be at least 1, not {num_candidates}.")
     config = config or SamplingConfig()
     rng = rng or torch.Generator().manual_seed(0)
     device = policy.network.device

@@ -88,6 +88,7 @@ def _save(folder: str | Path, network: PreTrainedModel, tokenizer: PreTrainedTok
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    part.chmod(0o755)  # A temporary folder is its owner's alone.
     try:
         network.save_pretrained(part)
         tokenizer.save_pretrained(part)
@@ -130,17 +131,16 @@ def without_dropout(network: PreTrainedModel) -> PreTrainedModel:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for name in (
-        "attention_dropout",
-        "hidden_dropout",
-        "attn_pdrop",
-        "embd_pdrop",
-        "resid_pdrop",
-        "classifier_dropout",
-    ):
-        if getattr(network.config, name, None):
-            setattr(network.config, name, 0.0)
+        _clear_rates(module)
+    _clear_rates(network.config)
     return network
+
+
+def _clear_rates(owner: object) -> None:
+    """Set the rates that an object keeps as plain numbers, such as GPT-NeoX's `attention_dropout`, to 0."""
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
+            setattr(owner, name, 0.0)
 
 
 def copy_network(network: PreTrainedModel) -> PreTrainedModel:
@@ -193,12 +193,14 @@ def new_reward_model(policy: Policy, *, generator: torch.Generator) -> RewardMod
     config.num_labels = 1
     config.score_offset = 0.0
     config.pad_token_id = policy.tokenizer.pad_token_id
-    network = AutoModelForSequenceClassification.from_config(config).to(policy.network.dtype)
-    network.base_model.load_state_dict(policy.network.base_model.state_dict())
-    pad: int = policy.tokenizer.pad_token_id  # type: ignore[assignment]
-    if pad >= network.get_input_embeddings().num_embeddings:
-        # Transformers' own forward, unlike ours, looks PAD up.
-        network.resize_token_embeddings(pad + 1, mean_resizing=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
+        network = AutoModelForSequenceClassification.from_config(config).to(policy.network.dtype)
+        network.base_model.load_state_dict(policy.network.base_model.state_dict())
+        pad: int = policy.tokenizer.pad_token_id  # type: ignore[assignment]
+        if pad >= network.get_input_embeddings().num_embeddings:
+            # Transformers' own forward, unlike ours, looks PAD up.
+            network.resize_token_embeddings(pad + 1, mean_resizing=False)
     weight = network.score.weight
     drawn = torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5
     weight.data.copy_(drawn)

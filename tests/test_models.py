@@ -362,3 +362,20 @@ def test_the_base_of_a_scale_is_the_model_of_its_size(
 def test_a_scale_for_which_no_base_ships_is_refused() -> None:
     with pytest.raises(ValueError, match="no base model ships for 'gpu'; give a folder or an id"):
         load_base("gpu")
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, GPTNeoXConfig], ids=["llama", "neox"])
+def test_dropout_that_a_module_keeps_as_a_number_is_off(kind: Any) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    network = AutoModelForCausalLM.from_config(kind(vocab_size=32, attention_dropout=0.5, **sizes))
+    quiet = without_dropout(network).train()
+    tokens = torch.arange(8)[None]
+    assert torch.equal(quiet(tokens).logits, quiet(tokens).logits)
+    assert quiet.config.attention_dropout == 0.0
+
+
+def test_a_new_reward_model_leaves_the_global_generator_alone() -> None:
+    tokenizer = train_tokenizer(["a few words for a tokenizer"] * 4, 300)
+    before = torch.get_rng_state()
+    new_reward_model(new_policy("small", tokenizer), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(torch.get_rng_state(), before)

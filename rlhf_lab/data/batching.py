@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_lab.records import require_text
 
 _POST, _SUFFIX = "\n\nPOST: ", "\n\nTL;DR:"
+_LONG_WORD = 32
+"""Characters by which a token count may run ahead of itself inside a word."""
 
 SameRows = TypeVar("SameRows", bound="Rows")
 
@@ -126,8 +128,10 @@ def query_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_tokens:
         post = post.rpartition("\n")[0]
         if len(ids := tokens(post)) <= max_tokens:
             return ids
-    # Token counts grow with the number of characters but for a token or two: look from the bisection's end downwards.
+    # Token counts grow with the number of characters, but fall where a word is completed: the bisection may stop up to
+    # a long word too early, so look downwards from there.
     kept = bisect.bisect_right(range(len(post)), max_tokens, key=lambda end: len(tokens(post[:end])))
+    kept = min(len(post), kept + _LONG_WORD)
     while kept > 0:
         kept -= 1
         if len(ids := tokens(post[:kept])) <= max_tokens:
@@ -207,9 +211,18 @@ def encode_candidates(
     max_prompt_tokens: int,
     max_response_tokens: int,
 ) -> Candidates:
-    """Prompts with K responses each (fewer are filled up with absent ones)."""
+    """Prompts with K responses each (fewer are filled up with absent ones).
+
+    Raises:
+        ValueError: There are not as many groups as prompts, or no response at all.
+    """
+    count = max(map(len, responses), default=0)
+    if len(responses) != len(prompts) or not count:
+        raise ValueError(
+            f"{len(prompts)} prompts came with {len(responses)} groups of up to {count} responses; each prompt needs a "
+            f"group, and one group at least a response."
+        )
     prompt, prompt_mask = encode_prompts(tokenizer, prompts, max_prompt_tokens=max_prompt_tokens)
-    count = max(map(len, responses))
     rows = [
         _response_tokens(tokenizer, group[index], max_response_tokens) if index < len(group) else []
         for group in responses

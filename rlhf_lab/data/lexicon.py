@@ -16,6 +16,7 @@ PRONOUNS = {
     "he": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
     "she": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
 }
+_BLANK = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,12 @@ def fill(form: str, pronoun: str, who: str = "") -> str:
         >>> fill("{Who} sold {his} car", "she", "my wife")
         'My wife sold her car'
     """
+    return _BLANK.sub(lambda match: _filled(match.group(1), pronoun, who), form)
 
-    def replace(match: re.Match[str]) -> str:
-        name = match.group(1)
-        text = who if name.lower() == "who" else PRONOUNS[pronoun][name.lower()]
-        return capitalize(text) if name[0].isupper() else text
 
-    return re.sub(r"\{(\w+)\}", replace, form)
+def _filled(name: str, pronoun: str, who: str) -> str:
+    text = who if name.lower() == "who" else PRONOUNS[pronoun][name.lower()]
+    return capitalize(text) if name[0].isupper() else text
 
 
 def capitalize(text: str) -> str:

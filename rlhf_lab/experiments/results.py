@@ -192,10 +192,31 @@ def write_page(config: ResultsConfig) -> Path:
         plots.save(axes, path)
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    environment.globals.update(mean=_mean, where=_where, fits=fits, summary=curve_summary(tables["overoptimization"]))
     template = environment.from_string((files("rlhf_lab.experiments") / "results.md.j2").read_text())
-    write_atomic(page, template.render(command=COMMAND, scale=config.scale, sizes=list(MODEL_SIZES), **tables))
+    settings = {"command": COMMAND, "scale": config.scale, "sizes": list(MODEL_SIZES), "mean": _mean, "where": _where}
+    write_atomic(page, template.render(**settings, **tables, fits=fits, **_claims(tables["overoptimization"], fits)))
     return page
+
+
+def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit]) -> dict[str, Any]:
+    """The numbers of section (c)."""
+    summary = curve_summary(points)
+    ppo = smoothed(points, "ppo")
+    kl, gold = (np.array([row[key] for row in ppo]) for key in ("kl", "gold"))
+    near = (np.sqrt(kl) < np.sqrt(kl.max()) / 2) & (kl > 0.05)
+    far = np.sqrt(kl) >= np.sqrt(kl.max()) / 2
+    early = fit_gao(kl[near], gold[near], form="rl")
+    numbers = sorted({row["n"] for row in points if row["method"] == "best_of_n"})
+    best = [row for row in points if row["method"] == "best_of_n" and row["n"] == numbers[-1]]
+    reached = kl[gold >= _mean(best, "gold")]
+    return {
+        "summary": summary,
+        "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_proxy_end"] for row in summary])),
+        "extrapolation_error": float(np.sqrt(np.mean((early.predict(kl[far]) - gold[far]) ** 2))),
+        "fit_error": float(np.sqrt(np.mean((fits["ppo"].predict(kl[far]) - gold[far]) ** 2))),
+        "best_of_n": {"n": numbers[-1], "kl": _mean(best, "kl"), "gold": _mean(best, "gold")},
+        "ppo_kl_for_it": f"{reached.min():.2f} nats" if len(reached) else "no KL",
+    }
 
 
 def _where(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, Any]]:

@@ -258,7 +258,14 @@ def _overoptimization(
         load_rows,
     )
     points = [
-        {"method": "best_of_n", "seed": seed, "kl": row["kl"], "proxy": row["proxy"], "gold": row["gold"]}
+        {
+            "method": "best_of_n",
+            "seed": seed,
+            "n": row["n"],
+            "kl": row["kl"],
+            "proxy": row["proxy"],
+            "gold": row["gold"],
+        }
         for row in best_of
     ]
     for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):

@@ -255,3 +255,25 @@ def test_a_tokenizer_that_confuses_end_and_padding_is_refused(changes: dict[str,
         encode_demonstrations(tokenizer, ["a"], ["b"], max_prompt_tokens=9, max_response_tokens=9, count_prompt=False)
     with pytest.raises(ValueError, match=message):
         encode_candidates(tokenizer, ["a"], [["b"]], max_prompt_tokens=9, max_response_tokens=9)
+
+
+def test_a_cut_inside_a_word_does_not_lose_the_words_before_it() -> None:
+    """A completed word can take fewer tokens than its beginning."""
+    tokenizer = train_tokenizer([" supervisor xyz"] * 9, 400)
+    post = "my supervisor left early"
+
+    def size(kept: str) -> int:
+        return len(tokenizer(query(kept), add_special_tokens=False)["input_ids"])
+
+    for limit in range(size("") + 1, size(post)):
+        best = max((end for end in range(len(post)) if size(post[:end]) <= limit), default=0)
+        kept = tokenizer.decode(query_tokens(tokenizer, query(post), max_tokens=limit))
+        assert kept == query(post[:best])
+
+
+def test_groups_that_do_not_fit_their_prompts_are_refused() -> None:
+    tokenizer = train_tokenizer(["a few words"] * 4, 300)
+    sizes = {"max_prompt_tokens": 64, "max_response_tokens": 8}
+    for responses in ([["a"], ["b"], ["c"], ["d"]], [], [[], []]):
+        with pytest.raises(ValueError, match="each prompt needs a group"):
+            encode_candidates(tokenizer, ["x", "y"], responses, **sizes)

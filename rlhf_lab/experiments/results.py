@@ -236,14 +236,14 @@ def gao_fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, GaoFit]:
     return fits
 
 
-def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each seed of PPO without penalty: gold's peak and end, the proxy's, and where the penalized run ends.
 
     Each is the mean over 5 steps, in standard deviations of the start's scores.
     """
     summary = []
     for seed in sorted({row["seed"] for row in rows}):
-        ends: dict[str, float] = {"seed": seed}
+        ends: dict[str, Any] = {"seed": seed}
         for method, name in (("ppo", "free"), ("ppo_penalty", "penalized")):
             mine = _where(rows, method=method, seed=seed)
             gold, proxy, kl = (plots.smooth(np.array([row[key] for row in mine])) for key in ("gold", "proxy", "kl"))

@@ -1,0 +1,122 @@
+"""The results page: its tables read back as written, and its numbers are those of the tables."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_lab.experiments.report import smoothed
+from rlhf_lab.experiments.results import (
+    ResultsConfig,
+    curve_summary,
+    gao_fits,
+    read_table,
+    write_page,
+    write_table,
+)
+from rlhf_lab.models import MODEL_SIZES
+
+POLICIES = {"pretrained": 0.1, "supervised": 0.4, "human_feedback": 0.7}
+
+
+def ppo_points(method: str, seed: int, *, fall: float) -> list[dict[str, Any]]:
+    """Gold follows R(d) = d (2 - fall log d), from d = 0 to 4."""
+    points = []
+    for step in range(41):
+        distance = step / 10
+        gold = distance * (2.0 - fall * math.log(distance)) if distance else 0.0
+        row = {"method": method, "seed": seed, "step": step, "kl": distance**2, "proxy": 2.0 * distance, "gold": gold}
+        points.append(row)
+    return points
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    axes = {"overall": 5.0, "coverage": 5.5, "accuracy": 6.0, "coherence": 6.5, "wrong_facts": 0.25}
+    rates = [
+        {"size": size, "seed": seed, "policy": policy, "mean": mean, "low": mean - 0.05, "high": mean + 0.05, "n": 512}
+        | {"length_controlled": mean, "words": 20.0}
+        | axes
+        for size in MODEL_SIZES
+        for seed in range(2)
+        for policy, mean in POLICIES.items()
+    ]
+    models = [
+        {"size": size, "num_pairs": number, "seed": seed, "accuracy": accuracy, "labeler_agreement": 0.73}
+        | {"majority_agreement": 0.79, "n": 1000}
+        for size in MODEL_SIZES
+        for seed in range(2)
+        for number, accuracy in ((100, 0.5), (4000, 0.71))
+    ]
+    curve = [
+        {"method": "best_of_n", "seed": seed, "n": n, "kl": math.log(n) - (n - 1) / n, "proxy": n / 8, "gold": n / 10}
+        for seed in range(2)
+        for n in (1, 2, 4, 8)
+    ]
+    for seed in range(2):
+        curve += ppo_points("ppo", seed, fall=3.0) + ppo_points("ppo_penalty", seed, fall=0.0)
+    texts = {name: f" {name} text" for name in ("reference", "supervised", "human_feedback", "no_penalty")}
+    samples = [{"prompt": 'POST: a, "b"\nTL;DR:', **texts, **{f"{name}_gold": 5.0 for name in texts}}]
+    for name, rows in (
+        ("win_rates", rates),
+        ("reward_models", models),
+        ("overoptimization", curve),
+        ("samples", samples),
+    ):
+        write_table(tmp_path / "tables" / f"{name}.csv", rows)
+    return tmp_path / "tables"
+
+
+def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    rows = [
+        {"method": "ppo", "seed": 0, "kl": 0.125, "text": 'a "quoted", cut\nline'},
+        {"method": "best_of_n", "seed": 1, "kl": 1e-7, "text": ""},
+    ]
+    write_table(tmp_path / "rows.csv", rows)
+    assert read_table(tmp_path / "rows.csv") == rows
+    assert (tmp_path / "rows.csv").read_text().startswith("# rlhf-lab results\n")
+
+
+def test_a_missing_table_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="make it with: rlhf-lab results"):
+        read_table(tmp_path / "win_rates.csv")
+
+
+def test_the_curve_is_summed_up_by_hand(tables: Path) -> None:
+    rows = read_table(tables / "overoptimization.csv")
+    for row in curve_summary(rows):
+        # d (2 - 3 log d) peaks where 2 - 3 log d = 3, at d = exp(-1/3): 3 exp(-1/3) = 2.15; less, once smoothed.
+        assert row["free_peak"] == pytest.approx(3 * math.exp(-1 / 3), abs=0.15)
+        assert row["free_end"] == pytest.approx(4 * (2 - 3 * math.log(4)), abs=1.2)
+        assert row["free_proxy_end"] == row["free_proxy_max"] == pytest.approx(2 * 3.8)
+        assert row["penalized_end"] == row["penalized_peak"]
+
+
+def test_the_fit_finds_the_form_that_made_the_points(tables: Path) -> None:
+    fit = gao_fits(read_table(tables / "overoptimization.csv"))["ppo"]
+    assert (fit.alpha, fit.beta) == pytest.approx((2.0, 3.0), abs=1e-3)
+
+
+def test_smoothing_leaves_the_other_seeds_alone(tables: Path) -> None:
+    rows = read_table(tables / "overoptimization.csv")
+    both = smoothed(rows, "ppo")
+    alone = smoothed([row for row in rows if row["seed"] == 1], "ppo")
+    assert [row for row in both if row["seed"] == 1] == alone
+
+
+def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None:
+    page = write_page(ResultsConfig(tables=str(tables), page=str(tmp_path / "docs" / "results.md")))
+    text = page.read_text()
+    assert "| large | human feedback | 70.0 % | 65.0 % to 75.0 % |" in text
+    assert "| 4000 | 71.0 % | 71.0 % | 71.0 % |" in text
+    assert "best-of-8 has gold +0.80" in text
+    assert "no_penalty text" in text
+    figures = {path.stem for path in (page.parent / "figures").glob("*.png")}
+    assert figures == {"win_rates", "reward_models", "overoptimization", "penalized", "best_of_n"}
+    assert all(f"figures/{name}.png" in text for name in figures)
+
+
+def test_no_seeds_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_seeds must be at least 1, not 0"):
+        ResultsConfig(num_seeds=0)

@@ -1,6 +1,7 @@
 """`rlhf-lab`: the kit from the command line, built from the config dataclasses."""
 
 import errno
+import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -51,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: object) -> str:
     """Do what is asked; returns the line that says where the result is."""
-    from rlhf_lab.experiments.pretraining import pretrain_base
+    from rlhf_lab.experiments.pretraining import LOSS_FILE, pretrain_base
     from rlhf_lab.experiments.results import ResultsConfig, run_results
     from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
+    from rlhf_lab.models import checkpoint_folder
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     if isinstance(command, TLDRConfig):
@@ -63,7 +65,11 @@ def _run(command: object) -> str:
         return f"Results: {run_results(command)}"
     assert isinstance(command, PretrainConfig)
     folder, loss = pretrain_base(command.size, command.out, num_steps=command.num_steps, seed=command.seed)
-    return f"Model: {folder} (loss on other text: {loss:.3f} nats a token)"
+    shipped = json.loads((checkpoint_folder() / command.size / LOSS_FILE).read_text(encoding="utf-8"))
+    return (
+        f"Model: {folder} (loss on other text: {loss:.4f} nats a token; "
+        f"of the model that ships: {shipped['held_out_loss']:.4f})"
+    )
 
 
 def _sentence(error: ValueError | OSError) -> str:

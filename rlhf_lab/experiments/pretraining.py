@@ -19,6 +19,8 @@ EOS_TOKEN = "<|endoftext|>"
 PRETRAINING: dict[str, tuple[int, float]] = {"small": (2500, 8e-3), "medium": (2500, 5e-3), "large": (1500, 3e-3)}
 """Updates and learning rate that made the shipped model of each size."""
 NUM_TEXTS = 100_000
+LOSS_FILE = "loss.json"
+"""Beside the weights: what a rebuild must reach."""
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerBase:
@@ -64,9 +66,15 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     )
     run = Run(out, seed=seed, identity={"size": size, "num_steps": config.num_steps}, checkpoint_every=200)
     policy = pretrain(start, texts, config, run=run)
-    loss = text_loss(policy, pretraining_texts(512, seed=seed + 1), max_tokens=config.max_tokens)
     result = Path(out) / "result"
     Policy(policy.network.to(torch.float16), tokenizer).save(result)  # type: ignore[arg-type]
-    write_json(Path(out) / "loss.json", {"held_out_loss": loss, "num_steps": config.num_steps, "seed": seed})
+    loss = shipped_loss(result, seed=seed)
+    write_json(result / LOSS_FILE, {"held_out_loss": loss, "num_steps": config.num_steps, "seed": seed})
     run.clear_checkpoint()
     return result, loss
+
+
+def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:
+    """Loss of the model in `folder` on 512 of the world's texts that it has not seen [nats a token]."""
+    texts = pretraining_texts(512, seed=seed + 1)
+    return text_loss(Policy.load(folder), texts, max_tokens=PretrainConfig().max_tokens)

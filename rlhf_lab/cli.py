@@ -52,11 +52,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(command: object) -> str:
     """Do what is asked; returns the line that says where the result is."""
+    import datasets
+    import transformers
+
     from rlhf_lab.experiments.pretraining import LOSS_FILE, pretrain_base
     from rlhf_lab.experiments.results import ResultsConfig, run_results
     from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
     from rlhf_lab.models import checkpoint_folder
 
+    # One bar a stage; the libraries' own would tear it apart.
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
     if isinstance(command, TLDRConfig):
         run_tldr(command)

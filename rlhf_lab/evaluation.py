@@ -1,5 +1,6 @@
 """Does it work? Win rates, agreement, calibration and over-optimization curves, as plain rows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.scoring import candidate_logprobs
 
 NORMAL_95 = 1.959964
-"""Half-width of a 95 % interval in standard errors."""
+"""z: half-width of a 95 % interval in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,46 @@ class Rate:
 
 
 def rate(values: Sequence[float] | np.ndarray) -> Rate:
-    """Mean of values in [0, 1] with the normal 95 % interval, cut to [0, 1].
+    """Mean of values in [0, 1] with Wilson's 95 % interval, which keeps a width where all values are alike.
+
+        (p + z^2 / 2n) / (1 + z^2 / n)  +-  z / (1 + z^2 / n) sqrt(v / n + z^2 / 4n^2)
+
+    with the mean p, the variance v of the values (ddof 0) and z = 1.96. For zeros and ones v = p (1 - p) and this is
+    the score interval of a proportion; ties that count half make it narrower.
 
     Raises:
-        ValueError: There are no values.
+        ValueError: There are no values, or one is NaN or outside [0, 1].
+
+    Reference:
+        Wilson 1927, J. Am. Stat. Assoc. 22:209; the variance of values other than 0 and 1 is our generalization.
 
     Example:
-        >>> rate([1.0, 0.5, 0.0, 0.5]).mean
-        0.5
+        >>> one = rate([1.0] * 10)
+        >>> one.mean, round(one.low, 3), one.high
+        (1.0, 0.722, 1.0)
     """
     array = np.asarray(values, dtype=float)
     if array.size == 0:
         raise ValueError("a rate needs at least one value.")
-    half = NORMAL_95 * array.std(ddof=1) / np.sqrt(array.size) if array.size > 1 else 1.0
-    mean = float(array.mean())
-    return Rate(mean, max(0.0, mean - float(half)), min(1.0, mean + float(half)), int(array.size))
+    outside = array[~((array >= 0) & (array <= 1))]
+    if outside.size:
+        raise ValueError(f"a rate is a mean of values from 0 to 1; one of them is {outside[0]}.")
+    mean, shrinkage = float(array.mean()), NORMAL_95**2 / array.size
+    center = (mean + shrinkage / 2) / (1 + shrinkage)
+    half = math.sqrt(shrinkage * (float(array.var()) + shrinkage / 4)) / (1 + shrinkage)
+    # Rounding must not put the mean outside.
+    return Rate(mean, max(0.0, min(mean, center - half)), min(1.0, max(mean, center + half)), int(array.size))
 
 
 def wins(scores: Sequence[float], reference_scores: Sequence[float]) -> np.ndarray:
-    """1 where a response scores above its reference, one half where they tie, else 0."""
+    """1 where a response scores above its reference, one half where they tie, else 0.
+
+    Raises:
+        ValueError: There are not as many scores as reference scores.
+    """
     first, second = np.asarray(scores, dtype=float), np.asarray(reference_scores, dtype=float)
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} scores cannot be compared with {len(second)} reference scores.")
     return (first > second) + 0.5 * (first == second)
 
 
@@ -88,8 +109,16 @@ def length_controlled(
     """Win rate at equal length: a logistic model of the outcome in the log ratio of lengths, read at ratio 1.
 
     The interval is a bootstrap over posts. Cf. Stiennon et al. 2020, appendix F; Dubois et al. 2024, arXiv:2404.04475.
+
+    Raises:
+        ValueError: There are no outcomes, or not as many as responses and references.
     """
     outcome = np.asarray(outcomes, dtype=float)
+    if not 0 < len(outcome) == len(responses) == len(references):
+        raise ValueError(
+            f"a win rate needs one outcome for each response and reference, at least one; there are {len(outcome)} "
+            f"outcomes, {len(responses)} responses and {len(references)} references."
+        )
     lengths = [[max(1, len(words_of(text))) for text in texts] for texts in (responses, references)]
     ratio = np.log(np.asarray(lengths[0]) / np.asarray(lengths[1]))
     rng = np.random.default_rng(seed)
@@ -210,7 +239,16 @@ def calibration(margins: np.ndarray, num_bins: int = 8) -> list[dict[str, float]
 def sequence_kl(
     policy: Policy, reference: Policy, prompts: Sequence[str], responses: Sequence[str], *, max_prompt_tokens: int = 512
 ) -> float:
-    """KL(policy || reference) of a whole response [nats], k1 estimate on samples of `policy` at temperature 1."""
+    """KL(policy || reference) of a whole response [nats], k1 estimate on samples of `policy` at temperature 1.
+
+    Raises:
+        ValueError: There are no prompts, or not as many as responses.
+    """
+    if not 0 < len(prompts) == len(responses):
+        raise ValueError(
+            f"the KL is a mean over prompts, each with a response; there are {len(prompts)} prompts and "
+            f"{len(responses)} responses."
+        )
     total = 0.0
     for start in range(0, len(prompts), 64):
         part = slice(start, start + 64)

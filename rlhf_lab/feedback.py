@@ -5,11 +5,12 @@ gold judge does, weigh its axes by their own tastes, and answer noisily: by comp
 """
 
 import functools
+import itertools
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,11 +45,19 @@ def gold_judge() -> Judge:
     return Judge()
 
 
+def _number(value: Any) -> float:
+    """`value` as a number, NaN if it is not one."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: a tensor of several numbers
+        return math.nan
+
+
 def scores_of(reward: Reward, prompts: Sequence[str], responses: Sequence[str]) -> Float[Tensor, " batch"]:
     """What `reward` says, checked.
 
     Raises:
-        ValueError: It raised, returned another number of scores than responses, or a score that is NaN or infinite.
+        ValueError: It raised, returned another number of scores than responses, or a score that is no finite number.
     """
     try:
         values = list(reward(list(prompts), list(responses)))
@@ -56,12 +65,12 @@ def scores_of(reward: Reward, prompts: Sequence[str], responses: Sequence[str]) 
         raise ValueError(f"the reward function raised {type(error).__name__}: {error}.") from error
     if len(values) != len(responses):
         raise ValueError(f"the reward function returned {len(values)} scores for {len(responses)} responses.")
-    scores = torch.tensor([float(value) for value in values])
-    if not bool(torch.isfinite(scores).all()):
-        worst = int((~torch.isfinite(scores)).nonzero()[0])
-        raise ValueError(
-            f"the reward function returned {scores[worst].item()} for the response {responses[worst]!r:.80}."
-        )
+    scores = torch.tensor([_number(value) for value in values])
+    for score, value, response in zip(scores.tolist(), values, responses, strict=True):
+        if not math.isfinite(score):
+            raise ValueError(
+                f"the reward function returned {value!r:.60} for the response {response!r:.80}: no finite number."
+            )
     return scores
 
 
@@ -76,19 +85,26 @@ class LearnedReward:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """The centred score at the EOS of each response."""
+        """The centred score at the EOS of each response; a prompt that repeats itself is read once."""
+        groups = [
+            (prompt, [response for _, response in pairs])
+            for prompt, pairs in itertools.groupby(zip(prompts, responses, strict=True), key=lambda pair: pair[0])
+        ]
+        size = max(1, self.batch_size // max((len(texts) for _, texts in groups), default=1))
         scores: list[float] = []
         device = next(self.model.network.parameters()).device
-        for start in range(0, len(prompts), self.batch_size):
-            part = slice(start, start + self.batch_size)
+        for start in range(0, len(groups), size):
+            part = groups[start : start + size]
             batch = encode_candidates(
                 self.model.tokenizer,
-                list(prompts[part]),
-                [[response] for response in responses[part]],
+                [prompt for prompt, _ in part],
+                [texts for _, texts in part],
                 max_prompt_tokens=self.max_prompt_tokens,
                 max_response_tokens=self.max_response_tokens,
             )
-            scores += candidate_scores(self.model.network, batch.to(device)).squeeze(1).tolist()
+            rows = candidate_scores(self.model.network, batch.to(device)).tolist()
+            for row, (_, texts) in zip(rows, part, strict=True):
+                scores += row[: len(texts)]
         return scores
 
 
@@ -153,20 +169,26 @@ class Population:
 
         Args:
             differences: Utility of the first minus the second answer: (labelers pairs).
+
+        Raises:
+            ValueError: There are no pairs, or no temperature between exp(-6) and exp(6) gives that agreement.
         """
+        if differences.size == 0:
+            raise ValueError("there are no pairs of answers to ask people about; give at least one.")
         noise = np.array([labeler.noise for labeler in self.labelers])[:, None]
 
-        def excess(log_temperature: float) -> float:
+        def agreeing(log_temperature: float) -> float:
             prob = expit(differences / (noise * math.exp(log_temperature))).mean(0)
-            return float((prob**2 + (1 - prob) ** 2).mean()) - self.agreement
+            return float((prob**2 + (1 - prob) ** 2).mean())
 
-        low, high = -6.0, 6.0
-        if excess(low) < 0:
+        least, most = agreeing(6.0), agreeing(-6.0)
+        if not least <= self.agreement <= most:
             raise ValueError(
-                f"two labelers agree on at most {excess(low) + self.agreement:.0%} of these pairs, so an agreement of "
-                f"{self.agreement:.0%} cannot be reached; ask about pairs that differ more, or lower it."
+                f"two labelers agree on {least:.0%} to {most:.0%} of these pairs, whatever the temperature, never on "
+                f"{self.agreement:.0%}; change the agreement, the labelers' noise, or the pairs."
             )
-        return math.exp(float(brentq(excess, low, high)))  # pyright: ignore[reportArgumentType]
+        solution: Any = brentq(lambda at: agreeing(at) - self.agreement, -6.0, 6.0)
+        return math.exp(solution)
 
     def felt(self, differences: np.ndarray, rng: np.random.Generator, temperature: float | None = None) -> np.ndarray:
         """Difference that each labeler feels at one asking [noise]; its sign is the choice: (labelers pairs)."""
@@ -179,14 +201,12 @@ class Population:
         felt = self.felt(self._differences(prompts, pairs), np.random.default_rng(seed))
         asked = np.random.default_rng([seed, 1]).integers(len(self.labelers), size=len(pairs))
         rows = []
-        for index, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True)):
-            value = felt[asked[index], index]
+        values = felt[asked, np.arange(len(pairs))]
+        for prompt, pair, index, value in zip(prompts, pairs, asked, values, strict=True):
             chosen, rejected = pair if value > 0 else pair[::-1]
             confidence = 1 + sum(abs(value) > step for step in CONFIDENCE_STEPS)
-            labeler = self.labelers[asked[index]].id
-            rows.append(
-                {"prompt": prompt, "chosen": chosen, "rejected": rejected, "labeler": labeler, "confidence": confidence}
-            )
+            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+            rows.append(row | {"labeler": self.labelers[index].id, "confidence": confidence})
         return Dataset.from_list(rows)
 
     def votes(
@@ -213,14 +233,16 @@ class Population:
         return np.clip(np.round(ratings), 1, 7).astype(int)
 
     def rank(self, prompts: Sequence[str], groups: Sequence[Sequence[str]], *, seed: int = 0) -> list[list[int]]:
-        """One labeler's ranks (1 the best) for each prompt's K answers."""
-        rng = np.random.default_rng(seed)
-        ranks = []
-        for prompt, group in zip(prompts, groups, strict=True):
-            labeler = self.labelers[rng.integers(len(self.labelers))]
-            liked = [labeler.utility(self.judge.judge(prompt, text)) for text in group]
-            felt = np.array(liked) + labeler.noise * rng.gumbel(size=len(group))
-            ranks.append((len(group) - felt.argsort().argsort()).tolist())
+        """One labeler's ranks (1 the best) for each prompt's K answers, as reliable as comparisons of their pairs."""
+        liked = [self.utilities([prompt] * len(group), group) for prompt, group in zip(prompts, groups, strict=True)]
+        differences = [one - two for utilities in liked for one, two in itertools.combinations(utilities.T, 2)]
+        temperature = self.temperature(np.array(differences).T)
+        ranks, rng = [], np.random.default_rng(seed)
+        for utilities in liked:
+            asked = rng.integers(len(self.labelers))
+            # The difference of two Gumbel numbers is logistic, as the noise of a comparison is.
+            felt = utilities[asked] / (self.labelers[asked].noise * temperature) + rng.gumbel(size=utilities.shape[1])
+            ranks.append((len(felt) - felt.argsort().argsort()).tolist())
         return ranks
 
     def _differences(self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -235,23 +257,22 @@ def population(
 
     Args:
         values: general, brief, thorough, warm or trusting; several joined by "+" mix the groups in equal parts.
-        num_labelers: How many people.
         seed: Draws their tastes.
         agreement: How often two of them choose alike.
 
     Raises:
-        ValueError: Unknown values, or an agreement that is no rate above one half.
+        ValueError: Unknown values, no labelers, or an agreement that is no rate above one half.
     """
     groups = values.split("+")
-    unknown = [name for name in groups if name not in VALUES]
-    if unknown:
+    if unknown := [name for name in groups if name not in VALUES]:
         raise ValueError(f"values {', '.join(unknown)} are unknown; choose among {', '.join(VALUES)}.")
+    if num_labelers < 1:
+        raise ValueError(f"num_labelers must be 1 or more, not {num_labelers}.")
     if not 0.5 < agreement < 1.0:
         raise ValueError(f"agreement must lie between 0.5 and 1, not {agreement}.")
     rng = random.Random(f"{values}/{seed}")
     labelers = []
-    for index in range(num_labelers):
-        name = groups[index % len(groups)]
+    for index, name in zip(range(num_labelers), itertools.cycle(groups)):
         axes, tastes = VALUES[name]
         labelers.append(
             Labeler(
@@ -288,19 +309,16 @@ def simulated_labels(
     """
     if len(prompts) == 0:
         raise ValueError("there are no prompts to compare summaries of.")
-    sampling = sampling or SamplingConfig(temperature=1.0)
     asked: list[str] = []
     pairs: list[tuple[str, str]] = []
     for attempt in range(20):
-        missing = num_pairs - len(pairs)
-        if not missing:
+        if not (missing := num_pairs - len(pairs)):
             break
         texts = [prompts[(len(asked) + index + attempt) % len(prompts)]["prompt"] for index in range(missing)]
         rng = torch.Generator().manual_seed(seed * 1000 + attempt)
-        for prompt, (first, second) in zip(
-            texts, generate(policy, texts, sampling, num_candidates=2, rng=rng), strict=True
-        ):
-            if first != second:
+        groups = generate(policy, texts, sampling or SamplingConfig(temperature=1.0), num_candidates=2, rng=rng)
+        for prompt, (first, second) in zip(texts, groups, strict=True):
+            if first != second and first.strip() and second.strip():
                 asked.append(prompt)
                 pairs.append((first, second))
     if len(pairs) < num_pairs:

@@ -88,10 +88,12 @@ def _save(folder: str | Path, network: PreTrainedModel, tokenizer: PreTrainedTok
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    part.chmod(0o755)  # A temporary folder is its owner's alone.
     try:
         network.save_pretrained(part)
         tokenizer.save_pretrained(part)
+        part.chmod(0o755)  # Temporary folders and their files are their owner's alone.
+        for file in part.iterdir():
+            file.chmod(0o644)
         replace_folder(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

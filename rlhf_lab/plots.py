@@ -1,7 +1,7 @@
 """One function for each figure of the course: rows in, `Axes` out. One claim a figure, colours by role."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,25 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "legend.frameon": False,
     "font.size": 10,
 }
+
+
+BESIDE = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+"""Place of a legend that is too large to lie between the lines."""
 
 
 def new_axes(title: str, xlabel: str, ylabel: str) -> Axes:
     """Axes of the course's size and style; the title is the figure's claim."""
     with matplotlib.rc_context(STYLE):
         _, axes = plt.subplots()
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        # Here, since the style is over when we return; what is drawn later says itself how it looks.
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     return axes
+
+
+def _legend(axes: Axes, **settings: Any) -> None:
+    axes.legend(**{"loc": "best", "frameon": False} | settings)
 
 
 def save(axes: Axes, path: Path) -> None:
@@ -57,24 +65,30 @@ def plot_win_rates(
     axes = new_axes(title, "", "win rate against the reference [%]")
     for position, (name, row) in enumerate(rates.items()):
         rate = {key: 100 * row["win_rate"][key] for key in ("mean", "low", "high")}
-        error = [[rate["mean"] - rate["low"]], [rate["high"] - rate["mean"]]]
+        error = [[max(0.0, rate["mean"] - rate["low"])], [max(0.0, rate["high"] - rate["mean"])]]
         color = SHADES.get(name.replace("_", " "), POLICY)
         axes.bar(position, rate["mean"], yerr=error, color=color, width=0.6, capsize=4)
         axes.annotate(
-            f"{rate['mean']:.0f} %", (position, rate["high"]), (0, 4), textcoords="offset points", ha="center"
+            f"{rate['mean']:.0f} %",
+            (position, rate["high"]),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     axes.axhline(50, color=REFERENCE, linestyle="--", linewidth=1)
     axes.annotate(
-        "as good as the reference",
+        "as good as\nthe reference",
         (1, 50),
-        (-2, 3),
+        (3, 0),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
-        ha="right",
+        va="center",
         color=REFERENCE,
     )
     axes.set_xticks(range(len(rates)), [name.replace("_", " ") for name in rates])
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 108)  # room for the number above a bar of 100 %
+    axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="x", visible=False)
     return axes
 
@@ -96,9 +110,9 @@ def plot_win_rates_by_size(rows: Sequence[Mapping[str, Any]], *, title: str) -> 
         axes.fill_between(
             sizes, [min(group) for group in values], [max(group) for group in values], color=color, alpha=0.2
         )
-    axes.axhline(50, color=REFERENCE, linestyle="--", linewidth=1, label="as good as the reference")
+    axes.axhline(50, color=REFERENCE, linestyle="--", linewidth=1, label="as good as\nthe reference")
     axes.set_ylim(0, 100)
-    axes.legend(loc="best")
+    _legend(axes, **BESIDE)
     return axes
 
 
@@ -109,56 +123,94 @@ def plot_overoptimization(
     fit: GaoFit | None = None,
     title: str = "Pushed too far, the proxy lies",
 ) -> Axes:
-    """Proxy and gold score against the distance from the start, a line a seed, and the mean of several.
+    """Proxy and gold score against the distance from the start: a line a seed, and the mean of several in bold.
+
+    The mean is drawn over the distances that every seed has reached, the seeds being interpolated linearly.
 
     Args:
-        rows: Rows of `method`, `seed`, `kl` [nats], `proxy`, `gold`, in the gold scale relative to the start.
+        rows: Rows of `method`, `kl` [nats], `proxy`, `gold`, in the gold scale relative to the start, and `seed` (0
+            where there is none).
         method: Which rows to draw.
         fit: Gao's form, drawn over the gold points.
         title: The claim.
+
+    Raises:
+        ValueError: No row is of this method.
     """
+    chosen = sorted((row for row in rows if row["method"] == method), key=_seed)
+    if not chosen:
+        raise ValueError(f"there is nothing to draw: none of the {len(rows)} rows has the method {method!r}.")
     axes = new_axes(title, "distance from the start, $\\sqrt{KL}$ [$\\sqrt{nat}$]", "score above the start [gold std]")
-    chosen = sorted((row for row in rows if row["method"] == method), key=lambda row: row["seed"])
-    seeds = [list(group) for _, group in groupby(chosen, key=lambda row: row["seed"])]
-    for role, color, style in (("proxy", PROXY, "--"), ("gold", GOLD, "-")):
-        for index, group in enumerate(seeds):
-            distance = np.sqrt([max(row["kl"], 0.0) for row in group])
-            label = {"proxy": "what the reward model says", "gold": "what is true"}[role] if index == 0 else None
-            axes.plot(
-                distance,
-                [row[role] for row in group],
-                style,
-                color=color,
-                alpha=0.9 if len(seeds) == 1 else 0.55,
-                label=label,
-            )
-    if fit is not None and seeds:
-        grid = np.linspace(0.02, max(np.sqrt(max(row["kl"], 0.0)) for row in chosen), 200)
+    seeds = [list(group) for _, group in groupby(chosen, key=_seed)]
+    for role, color, style, label in (
+        ("proxy", PROXY, "--", "what the reward model says"),
+        ("gold", GOLD, "-", "what is true"),
+    ):
+        curves = [(_distance(group), np.array([row[role] for row in group])) for group in seeds]
+        grid, mean = _mean_curve(curves)
+        thin: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.5} if len(grid) else {"linewidth": 2.0, "alpha": 0.9}
+        for index, curve in enumerate(curves):
+            axes.plot(*curve, style, color=color, label=None if index or len(grid) else label, **thin)
+        if len(grid):
+            axes.plot(grid, mean, style, color=color, linewidth=2.4, label=label)
+    if fit is not None:
+        grid = np.linspace(0.02, _distance(chosen).max(), 200)
         axes.plot(grid, fit.predict(grid**2), ":", color="black", linewidth=1.2, label="fit of Gao et al.")
     axes.axhline(0, color=REFERENCE, linewidth=0.8)
-    axes.legend(loc="best")
+    _legend(axes)
     return axes
+
+
+def _seed(row: Mapping[str, Any]) -> int:
+    return row.get("seed", 0)
+
+
+def _distance(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """sqrt(KL); an estimate below zero counts as zero."""
+    return np.sqrt([max(row["kl"], 0.0) for row in rows])
+
+
+def _mean_curve(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of several curves where all are known, at 100 places; none of a single curve, or where they do not overlap.
+
+    Example:
+        >>> short, long = np.array([0.0, 1.0]), np.array([0.0, 2.0])
+        >>> grid, mean = _mean_curve([(short, np.zeros(2)), (long, 2 * long)])
+        >>> float(grid[-1]), float(mean[-1])
+        (1.0, 1.0)
+    """
+    first, last = max(x.min() for x, _ in curves), min(x.max() for x, _ in curves)
+    if len(curves) < 2 or first >= last:
+        return np.zeros(0), np.zeros(0)
+    grid = np.linspace(first, last, 100)
+    # A policy may come back towards its start, so the distances are put in order first.
+    return grid, np.mean([np.interp(grid, np.sort(x), y[np.argsort(x, kind="stable")]) for x, y in curves], axis=0)
 
 
 def plot_training(
     history: Sequence[Mapping[str, Any]], series: Mapping[str, tuple[str, str]], *, title: str, ylabel: str
 ) -> Axes:
-    """Metrics against the step, smoothed over 5 steps.
+    """Metrics against the step, smoothed over 5 steps; what is null or NaN is left out.
 
     Args:
         history: Rows with `step` and metrics.
         series: Metric's name to (label, colour).
         title: The claim.
         ylabel: Quantity and unit.
+
+    Raises:
+        ValueError: No row has one of the metrics.
     """
+    missing = [name for name in series if not any(name in row for row in history)]
+    if missing or not series:
+        raise ValueError(f"there is nothing to draw: none of the {len(history)} rows has {', '.join(missing)}.")
     axes = new_axes(title, "step", ylabel)
     for name, (label, color) in series.items():
-        rows = [row for row in history if name in row]
-        values = np.array([row[name] for row in rows])
-        steps = [row["step"] for row in rows]
+        points = np.array([(row["step"], row[name]) for row in history if name in row], dtype=float)
+        steps, values = points[np.isfinite(points[:, 1])].T
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
         axes.plot(steps, smooth(values), color=color, label=label)
-    axes.legend(loc="best")
+    _legend(axes)
     return axes
 
 
@@ -190,7 +242,7 @@ def plot_calibration(
         label="reward model",
     )
     axes.set_xlim(48, 101)
-    axes.legend(loc="upper left")
+    _legend(axes, loc="upper left")
     return axes
 
 
@@ -207,7 +259,8 @@ def plot_reward_model_accuracy(
     """
     axes = new_axes(title, "comparisons", "accuracy on held-out comparisons [%]")
     sizes = list(dict.fromkeys(row["size"] for row in rows))
-    for size, color, style in zip(sizes, ("#56B4E9", PROXY, "#003A5C"), (":", "--", "-"), strict=False):
+    shades = matplotlib.colormaps["Blues"](np.linspace(0.45, 1.0, len(sizes)))
+    for size, color, style in zip(sizes, shades, cycle((":", "--", "-", "-.")), strict=False):
         mine = [row for row in rows if row["size"] == size]
         counts = sorted({row["num_pairs"] for row in mine})
         values = [[100 * row["accuracy"] for row in mine if row["num_pairs"] == count] for count in counts]
@@ -227,5 +280,8 @@ def plot_reward_model_accuracy(
             )
     axes.axhline(50, color=REFERENCE, linewidth=0.8)
     axes.set_xscale("log")
-    axes.legend(loc="best")
+    counts = sorted({row["num_pairs"] for row in rows})
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    _legend(axes, **BESIDE)
     return axes

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,24 +32,39 @@ def check_scale(scale: str) -> str:
     return scale
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Generator[None]:
+    """Errors of the operating system carry the name of `path`, which those of a full disk do not by themselves.
+
+    Raises:
+        OSError: As inside, with `filename`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write `data` so that a reader sees the old file or the new one, never a part.
 
     Raises:
-        OSError: The disk is full or the folder cannot be written; the old file is as it was.
+        OSError: The disk is full or the folder cannot be written; it names `path`. The old file is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)  # A temporary file is its owner's alone.
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:

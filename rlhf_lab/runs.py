@@ -4,10 +4,12 @@ All randomness is a function of (seed, purpose, step), and the learning rate of 
 weights and optimizer moments, and an interrupted run that is started again ends with the very same bits.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -16,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from rlhf_lab.records import write_atomic, write_json
+from rlhf_lab.records import naming, write_atomic, write_json
 
 Config = TypeVar("Config")
 
@@ -48,6 +50,52 @@ def configured(default: Config, config: Config | None, overrides: Mapping[str, A
     return dataclasses.replace(config, **overrides)  # type: ignore[type-var]
 
 
+def _read_identity(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}), so nobody can tell which run this is; delete {path.parent}, or choose "
+            f"another folder."
+        ) from error
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # which one depends on where the damage is
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}); delete it to do this stage again from its first step, or "
+            f"choose another folder."
+        ) from error
+
+
+def _json_line(row: Mapping[str, Any], *, ensure_ascii: bool = True) -> str:
+    """`row` as a line of a JSONL file; JSON has no NaN and no infinity, so they become null."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
+    return json.dumps(finite, ensure_ascii=ensure_ascii) + "\n"
+
+
+def _append(path: Path, line: str) -> None:
+    with naming(path), path.open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def _lines_before(step: int, data: bytes) -> bytes:
+    """The lines of rows with a smaller `step`; one that cannot be read was cut short by a kill."""
+    kept = []
+    # Not splitlines: a sample may hold a U+2028 or a U+0085, which end a line for Python but not in JSONL.
+    for line in data.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["step"] < step:
+                kept.append(line + b"\n")
+    return b"".join(kept)
+
+
 class Run:
     """Where a stage keeps what it needs to be watched, stopped and continued. Without a folder it lives in memory.
 
@@ -74,7 +122,8 @@ class Run:
             mixed_precision: Accelerate's setting ("no", "bf16"); None leaves it to `accelerate launch`.
 
         Raises:
-            ValueError: The folder holds a different run.
+            ValueError: The folder holds a different run, or other files, or a config.json that cannot be read; or it is
+                a file.
         """
         self.folder = Path(folder) if folder is not None else None
         self.seed = seed
@@ -91,8 +140,11 @@ class Run:
 
     def _claim(self, folder: Path) -> None:
         path = folder / "config.json"
+        for place in (folder, *folder.parents):
+            if place.is_file():
+                raise ValueError(f"{place} is a file, and a run needs a folder; choose another name.")
         if path.exists():
-            found = json.loads(path.read_text())
+            found = _read_identity(path)
             differing = sorted(key for key in {*found, *self._identity} if found.get(key) != self._identity.get(key))
             if differing:
                 key = differing[0]
@@ -159,6 +211,9 @@ class Run:
             num_steps: Steps of the whole stage.
             state: What changes from step to step; restored first if there is a checkpoint.
             name: Shown before the bar and used for the tracker.
+
+        Raises:
+            ValueError: The checkpoint cannot be read.
         """
         first = self._restore(state)
         if self.folder:
@@ -189,35 +244,30 @@ class Run:
             self.history = []
             step = 0
         else:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = _read_checkpoint(path)
             for name, part in state.items():
                 part.load_state_dict(checkpoint["state"][name])
             self.history, step = checkpoint["history"], checkpoint["step"]
         if self.folder and self.is_main:
             # Lines written after the checkpoint belong to steps that are done again.
-            lines = "".join(json.dumps(row) + "\n" for row in self.history)
-            write_atomic(self.folder / "metrics.jsonl", lines)
+            write_atomic(self.folder / "metrics.jsonl", "".join(map(_json_line, self.history)))
             samples = self.folder / "samples.jsonl"
             if samples.exists():
-                # A line cut short by a kill is the last one and is later than the checkpoint.
-                kept = samples.read_text().splitlines()[:step]
-                write_atomic(samples, "".join(line + "\n" for line in kept))
+                write_atomic(samples, _lines_before(step, samples.read_bytes()))
         return step
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Add one row of metrics to the history, the file and the tracker."""
+        """Add one row of metrics to the history, the file (null where a number is not finite) and the tracker."""
         row = {"step": step, **{name: float(value) for name, value in metrics.items()}}
         self.history.append(row)
         if self.folder and self.is_main:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            _append(self.folder / "metrics.jsonl", _json_line(row))
             self.accelerator.log({name: value for name, value in row.items() if name != "step"}, step=step)
 
     def keep_sample(self, step: int, sample: Mapping[str, Any]) -> None:
         """Add what a model wrote at `step` to `samples.jsonl`."""
         if self.folder and self.is_main:
-            with (self.folder / "samples.jsonl").open("a") as file:
-                file.write(json.dumps({"step": step, **sample}, ensure_ascii=False) + "\n")
+            _append(self.folder / "samples.jsonl", _json_line({"step": step, **sample}, ensure_ascii=False))
 
     def stage(self, name: str, **settings: Any) -> "Run":
         """A run of its own in a folder below this one (in memory if this one is), with a seed of its own."""

@@ -43,8 +43,18 @@ def test_an_unknown_command_or_flag_ends_with_usage(capsys: pytest.CaptureFixtur
     assert "sclae" in capsys.readouterr().err
 
 
+def refused_setting(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the parser says about a setting that cannot be meant, as one line without its box."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return " ".join(message.replace("│", " ").split())
+
+
 def test_an_unknown_scale_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = refused(capsys, "tldr", "--scale", "huge", "--out", str(tmp_path / "run"))
+    message = refused_setting(capsys, "tldr", "--scale", "huge", "--out", str(tmp_path / "run"))
     assert "'huge'" in message
     assert "tiny, laptop" in message
     assert not (tmp_path / "run").exists()
@@ -71,7 +81,7 @@ def test_a_model_without_network_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_real_data_needs_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = posts_file(tmp_path)
-    message = refused(capsys, "tldr", "--scale", "tiny", "--data", str(path), "--out", str(tmp_path / "run"))
+    message = refused_setting(capsys, "tldr", "--scale", "tiny", "--data", str(path), "--out", str(tmp_path / "run"))
     assert "--comparisons" in message
 
 

@@ -125,16 +125,23 @@ class LengthJudge(Judge):
 
 
 def test_a_rate_and_its_interval_by_hand() -> None:
-    """Values 1, 1, 0.5, 0: mean 0.625, sample variance 0.6875 / 3."""
+    """Values 1, 1, 0.5, 0: mean 0.625, variance 0.6875 / 4; Wilson's interval."""
     result = rate([1.0, 1.0, 0.5, 0.0])
-    half = 1.959964 * math.sqrt(0.6875 / 3 / 4)
+    z = 1.959964
+    center = (0.625 + z**2 / 8) / (1 + z**2 / 4)
+    half = z / (1 + z**2 / 4) * math.sqrt(0.6875 / 4 / 4 + z**2 / (4 * 4**2))
     assert (result.mean, result.n) == (0.625, 4)
-    assert (result.low, result.high) == pytest.approx((0.625 - half, 1.0))
-    assert result.to_dict() == {"mean": 0.625, "low": result.low, "high": 1.0, "n": 4}
+    assert (result.low, result.high) == pytest.approx((center - half, center + half))
+    assert result.to_dict() == {"mean": 0.625, "low": result.low, "high": result.high, "n": 4}
 
 
-def test_one_value_says_nothing_and_none_is_refused() -> None:
-    assert (rate([1.0]).low, rate([1.0]).high) == (0.0, 1.0)
+def test_one_value_says_little_and_none_is_refused() -> None:
+    z = 1.959964
+    assert rate([1.0]).low == pytest.approx(1 / (1 + z**2))
+    assert rate([1.0]).high == 1.0
+    for outside in (math.nan, 1.5, -0.1):
+        with pytest.raises(ValueError, match="values from 0 to 1"):
+            rate([0.5, outside])
     with pytest.raises(ValueError, match="a rate needs at least one value"):
         rate([])
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rlhf_lab import feedback
 from rlhf_lab.data.judge import Judge, Judgement
+from rlhf_lab.experiments.pretraining import train_tokenizer
 from rlhf_lab.feedback import (
     CONFIDENCE_STEPS,
     VALUES,
@@ -271,7 +272,7 @@ def test_votes_are_of_different_labelers() -> None:
 
 
 def test_pairs_on_which_nobody_can_agree_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"agree on at most 50% of these pairs, so an agreement of 73%.*lower it"):
+    with pytest.raises(ValueError, match=r"agree on 50% to 50% of these pairs.*never on 73%; change the agreement"):
         people(labeler()).compare(["p"] * 3, [("4", "4 word")] * 3)
 
 
@@ -365,9 +366,32 @@ def test_ranks_are_permutations_that_follow_the_summaries() -> None:
     assert best < second < third < worst
 
 
-def test_ranks_of_the_sure_are_the_order_of_their_utilities() -> None:
-    sure = people(labeler(noise=1e-6, sure=5.0))
-    assert sure.rank(["p", "q"], [["3", "1 sure", "5", "4"], ["7", "2"]]) == [[4, 1, 2, 3], [1, 2]]
+def test_ranks_of_people_who_agree_are_the_order_of_their_utilities() -> None:
+    agreeing = people(labeler(sure=5.0), agreement=0.999)
+    ranks = agreeing.rank(["p", "q"] * 50, [["3", "1 sure", "5", "4"], ["7", "2"]] * 50)
+    assert np.mean([rank == [4, 1, 2, 3] for rank in ranks[::2]]) > 0.9
+    assert all(rank == [1, 2] for rank in ranks[1::2])
+
+
+def test_ranks_are_as_reliable_as_comparisons() -> None:
+    """Two labelers agree on the order of a ranking's pairs as often as on pairs by themselves."""
+    group = people(labeler())
+    answers = [["5", "4", "3.5"]] * 4000
+    first, second = (group.rank(["p"] * 4000, answers, seed=seed) for seed in (0, 1))
+    same = [
+        (one[a] < one[b]) == (two[a] < two[b])
+        for one, two in zip(first, second, strict=True)
+        for a, b in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert np.mean(same) == pytest.approx(group.agreement, abs=0.015)
+
+
+def test_no_pairs_and_a_score_that_is_no_number_are_refused() -> None:
+    with pytest.raises(ValueError, match="there are no pairs"):
+        people(labeler()).temperature(np.zeros((1, 0)))
+    for scores in ([None, 1.0], ["x", 1.0], [[1.0, 2.0], 1.0]):
+        with pytest.raises(ValueError, match="no finite number"):
+            scores_of(lambda prompts, responses, scores=scores: scores, ["p", "p"], ["a", "b"])
 
 
 ANSWERS: dict[str, Callable[[Population, int], Any]] = {
@@ -431,3 +455,14 @@ def test_a_policy_s_own_samples_are_labeled(policy: Policy) -> None:
     assert first == again
     assert first["chosen"] != other["chosen"]
     assert all(one != two for one, two in zip(first["chosen"], first["rejected"], strict=True))
+
+
+def test_a_repeated_prompt_scores_as_it_does_alone() -> None:
+    """Responses to one prompt share its reading, whatever their number; the scores do not change."""
+    tokenizer = train_tokenizer(["one two three four five six seven"] * 4, 300)
+    model = new_reward_model(new_policy("small", tokenizer), generator=torch.Generator().manual_seed(0))
+    prompts = ["one two"] * 3 + ["three four five"] + ["one two"] * 2
+    responses = [" six", " seven six", " two", " one", " four", " five five"]
+    alone = [LearnedReward(model)([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
+    assert LearnedReward(model, batch_size=3)(prompts, responses) == pytest.approx(alone, abs=1e-5)
+    assert LearnedReward(model)([], []) == []

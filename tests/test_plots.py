@@ -145,7 +145,7 @@ def test_bars_are_win_rates_in_percent_with_their_intervals() -> None:
         pytest.approx([35, 45]),
         pytest.approx([55, 70]),
     ]
-    assert axes.get_ylim() == (0, 100)
+    assert axes.get_ylim() == (0, 108)
 
 
 def test_win_rates_by_size_are_means_over_seeds_within_their_bands() -> None:

@@ -5,15 +5,20 @@ Rows have TRL's columns: `prompt`, `completion`; `prompt`, `chosen`, `rejected`.
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, Value, load_dataset
+from datasets.fingerprint import generate_random_fingerprint
+from pyarrow import parquet
 
 from rlhf_lab.data.batching import completion_text
 from rlhf_lab.data.world import World
-from rlhf_lab.records import QUERY_TEMPLATE, Comparison, Demonstration, Prompt, check_scale, require_text
+from rlhf_lab.records import Comparison, Demonstration, Prompt, check_scale, require_text
 
 WORLD_SIZES = {
     "tiny": {"demonstrations": 256, "prompts": 256, "validation": 64},
@@ -22,7 +27,11 @@ WORLD_SIZES = {
 }
 """Posts of each split of the embedded world."""
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_alike = partial(get_close_matches, n=1, cutoff=0.7)  # `promt` is like `prompt`, `post` is not.
 _OPENAI = "openai/summarize_from_feedback"
+_POSTS = ("subreddit", "title", "post", "summary")
+_DEMONSTRATIONS = (("prompt", "completion"), ("prompt", "label"), ("prompt", "summary"), _POSTS)
+_COMPARISONS = (("prompt", "chosen", "rejected"), ("info", "summaries", "choice"))
 
 
 @dataclass(frozen=True)
@@ -61,51 +70,42 @@ def load_tldr(source: str = "world", *, scale: str = "laptop", seed: int = 0, lo
     if source == "world":
         return _world(WORLD_SIZES[scale], seed, long)
     splits = _read(source)
-    if "validation" in splits or "valid" in splits:
-        validation = splits.get("validation", splits.get("valid"))
-        return _real(source, splits["train"], validation)  # type: ignore[arg-type]
-    rows = splits["train"].shuffle(seed=seed)
-    num_validation = max(1, min(512, len(rows) // 10))
-    if len(rows) < 2:
-        raise ValueError(f"{source} has {len(rows)} row(s); training and validation need at least 2.")
-    return _real(source, rows.select(range(num_validation, len(rows))), rows.select(range(num_validation)))
+    train = demonstrations_of(splits["train"], source)
+    validation = splits.get("validation", splits.get("valid"))
+    if validation is not None:
+        validation = demonstrations_of(validation, f"{source} (validation)")
+    elif len(train) < 2:
+        raise ValueError(f"{source} has {len(train)} row(s); training and validation need at least 2.")
+    else:
+        rows = train.shuffle(seed=seed)
+        num_validation = max(1, min(512, len(rows) // 10))
+        train, validation = rows.select(range(num_validation, len(rows))), rows.select(range(num_validation))
+    return TLDR(name=source, demonstrations=train, prompts=train, validation=validation)
 
 
 def _world(sizes: dict[str, int], seed: int, long: bool) -> TLDR:
     world = World()
 
     def rows(split: str, num_posts: int, *, held_out: bool = False) -> Dataset:
-        def generate() -> Iterable[dict[str, str]]:
-            for index, post in enumerate(world.posts(seed, split, num_posts, held_out=held_out, long=long)):
-                summary = world.summary(random.Random(f"{seed}/{split}/{index}/summary"), post)
-                yield {"prompt": post.query, "completion": completion_text(summary), "subreddit": post.subreddit}
+        made = []
+        for index, post in enumerate(world.posts(seed, split, num_posts, held_out=held_out, long=long)):
+            summary = world.summary(random.Random(f"{seed}/{split}/{index}/summary"), post)
+            made.append({"prompt": post.query, "completion": completion_text(summary), "subreddit": post.subreddit})
+        return Dataset.from_list(made)
 
-        return Dataset.from_list(list(generate()))
-
-    return TLDR(
-        name="world",
-        demonstrations=rows("demonstrations", sizes["demonstrations"]),
-        prompts=rows("prompts", sizes["prompts"]),
-        validation=rows("validation", sizes["validation"]),
-        held_out=rows("held out", sizes["validation"], held_out=True),
-    )
+    splits = {split: rows(split, num_posts) for split, num_posts in sizes.items()}
+    return TLDR(name="world", **splits, held_out=rows("held out", sizes["validation"], held_out=True))
 
 
 def pretraining_texts(num_texts: int, *, seed: int = 0) -> list[str]:
     """Raw web text of the world: posts of all frames, followed by what strangers write after `TL;DR:`."""
     world = World()
-    frames = world.lexicon.frames
     texts = []
     for index in range(num_texts):
         rng = random.Random(f"{seed}/pretraining/{index}")
-        post = world.post(rng, frames)
+        post = world.post(rng, world.lexicon.frames)
         texts.append(post.query + completion_text(world.web_text(rng, post)))
     return texts
-
-
-def _real(name: str, train: Dataset, validation: Dataset) -> TLDR:
-    train, validation = demonstrations_of(train, source=name), demonstrations_of(validation, source=name)
-    return TLDR(name=name, demonstrations=train, prompts=train, validation=validation)
 
 
 def load_comparisons(source: str, *, split: str = "train") -> Dataset:
@@ -117,8 +117,10 @@ def load_comparisons(source: str, *, split: str = "train") -> Dataset:
         split: Which split, where the source has several.
 
     Raises:
-        ValueError: A file that is missing or empty, a missing column, a choice that is not 0 or 1, no network.
+        ValueError: `world`, a file that is missing or empty, a missing column, a wrong row (it is named), no network.
     """
+    if source == "world":
+        raise ValueError("the world's comparisons are not stored: simulated_labels(policy, prompts) makes them.")
     splits = _read(source)
     if split not in splits:
         raise ValueError(f"{source} has no split {split!r}; it has {', '.join(splits)}.")
@@ -127,7 +129,7 @@ def load_comparisons(source: str, *, split: str = "train") -> Dataset:
 
 def _read(source: str) -> dict[str, Dataset]:
     path = Path(source)
-    if path.suffix in _FORMATS:
+    if path.suffix.lower() in _FORMATS:
         if not path.is_file():
             raise ValueError(f"the file {source} does not exist; check the path.")
         return {"train": _local(path)}
@@ -145,16 +147,29 @@ def _read(source: str) -> dict[str, Dataset]:
 
 
 def _local(path: Path) -> Dataset:
-    if path.stat().st_size == 0:
-        raise ValueError(f"the file {path} is empty; give at least one row.")
+    kind = _FORMATS[path.suffix.lower()]
     try:
-        return load_dataset(_FORMATS[path.suffix], data_files=str(path), split="train")  # type: ignore[return-value]
+        if _has_rows(path, kind):
+            return load_dataset(kind, data_files=str(path), split="train")  # type: ignore[return-value]
     except Exception as error:
         raise ValueError(f"{path} could not be read as {path.suffix[1:].upper()} ({type(error).__name__}).") from error
+    raise ValueError(f"the file {path} has no rows or is empty; give at least one row.")
 
 
-def _as_dataset(rows: Dataset | Sequence[Any]) -> Dataset:
+def _has_rows(path: Path, kind: str) -> bool:
+    """Whether a file has more than blank lines, a CSV's header or JSON's empty brackets."""
+    if kind == "parquet":
+        return path.stat().st_size > 0 and parquet.read_metadata(path).num_rows > 0
+    with path.open("rb") as file:
+        lines = list(islice(filter(bytes.strip, file), 2))
+    start = b"".join(b"".join(lines)[:100].split())
+    return len(lines) == 2 if kind == "csv" else start not in (b"", b"[]", b"{}")
+
+
+def _as_dataset(rows: Dataset | Sequence[Any], source: str) -> Dataset:
     """A dataset as it is; a list of records or of dicts as one."""
+    if len(rows) == 0:
+        raise ValueError(f"{source} is empty; give at least one row.")
     if isinstance(rows, Dataset):
         return rows
     return Dataset.from_list([row if isinstance(row, dict) else row.to_dict() for row in rows])
@@ -166,98 +181,107 @@ def column(rows: Dataset, name: str, source: str = "the dataset") -> list[Any]:
     Raises:
         ValueError: There is no such column, or no rows.
     """
-    if name not in rows.column_names:
-        raise ValueError(f"{source} has no column {name!r}; it has {', '.join(rows.column_names) or 'none'}.")
-    if len(rows) == 0:
-        raise ValueError(f"{source} is empty; give at least one row.")
+    _require([name], _as_dataset(rows, source).column_names, f"{source} has no column")
     return list(rows[name])
 
 
+def _require(wanted: Sequence[str], names: Iterable[str], complaint: str) -> None:
+    for name in wanted:
+        if name not in names:
+            hint = "".join(f"; did you mean {other}?" for other in _alike(name, names)) or "."
+            raise ValueError(f"{complaint} {name!r}; it has {', '.join(names) or 'none'}{hint}")
+
+
+def _schema(rows: Dataset, schemas: Sequence[Sequence[str]], source: str) -> Sequence[str]:
+    """The schema that the rows have, or the ValueError about the one that is most like theirs."""
+    names = rows.column_names
+
+    def likeness(schema: Sequence[str]) -> float:
+        return sum(1.0 if name in names else 0.9 * len(_alike(name, names)) for name in schema) / len(schema)
+
+    schema = max(schemas, key=likeness)
+    _require(schema, names, f"{source} has no column")
+    return schema
+
+
 def demonstrations_of(rows: Dataset | Sequence[Any], source: str = "the dataset") -> Dataset:
-    """Rows as `prompt` and `completion`, checked; other columns stay.
+    """Rows as `prompt` and `completion`, checked; other columns stay. A null title or subreddit is an empty one.
 
     Raises:
         ValueError: A missing column, no rows, an empty post or summary (the row is named).
     """
-    rows = _as_dataset(rows)
-    names = rows.column_names
-    if "prompt" not in names:
-        _require(rows, ("subreddit", "title", "post", "summary"), source)
-        return _mapped(rows, source, _from_post)
-    target = next((name for name in ("completion", "label", "summary") if name in names), "completion")
-    column(rows, target, source)
-    return _mapped(rows, source, lambda row: _checked_demonstration(row["prompt"], row[target]))
+    rows = _as_dataset(rows, source)
+    schema = _schema(rows, _DEMONSTRATIONS, source)
+
+    def demonstration(row: Mapping[str, Any]) -> Demonstration:
+        prompt = _query(row) if schema == _POSTS else require_text(row["prompt"], "prompt")
+        return Demonstration(prompt=prompt, completion=completion_text(require_text(row[schema[-1]], "summary")))
+
+    return _mapped(rows, source, demonstration, Demonstration)
 
 
-def _from_post(row: Mapping[str, Any]) -> dict[str, str]:
-    require_text(row["post"], "post")
-    query = QUERY_TEMPLATE.format(**{name: row[name] for name in ("subreddit", "title", "post")})
-    return _checked_demonstration(query, row["summary"])
-
-
-def _checked_demonstration(prompt: Any, completion: Any) -> dict[str, str]:
-    require_text(completion, "summary")
-    return Demonstration(prompt=prompt, completion=completion_text(completion)).to_dict()
+def _query(post: Mapping[str, Any]) -> str:
+    known = {name: "" if post.get(name) is None else str(post[name]) for name in ("subreddit", "title")}
+    return Prompt(**known, post=require_text(post["post"], "post")).query
 
 
 def comparisons_of(rows: Dataset | Sequence[Any], source: str = "the dataset") -> Dataset:
     """Rows as `prompt`, `chosen` and `rejected`, checked; OpenAI's schema is turned into this one.
 
+    A null labeler is "", a null confidence 0: not asked. OpenAI's 9 points (1 to 4 favor the first summary, 6 to 9 the
+    second) are folded onto the chosen side. 5, undecided, goes with either choice and becomes 1, barely: 0 would say
+    that the labeler was not asked.
+
     Raises:
-        ValueError: A missing column, no rows, an empty text, identical answers (the row is named).
+        ValueError: A missing column, no rows, or a row that says nothing or contradicts itself (it is named).
     """
-    rows = _as_dataset(rows)
-    if {"info", "summaries", "choice"} <= set(rows.column_names):
-        return _mapped(rows, source, _from_openai, keep=False)
-    _require(rows, ("prompt", "chosen", "rejected"), source)
-
-    def checked(row: Mapping[str, Any]) -> dict[str, Any]:
-        known = {name: row[name] for name in ("prompt", "labeler", "confidence") if name in row}
-        for name in ("chosen", "rejected"):
-            known[name] = completion_text(require_text(row[name], name))
-        return Comparison(**known).to_dict()
-
-    return _mapped(rows, source, checked)
+    rows = _as_dataset(rows, source)
+    is_openai = "info" in _schema(rows, _COMPARISONS, source)
+    return _mapped(rows, source, _from_openai if is_openai else _comparison, Comparison, keep=not is_openai)
 
 
-def _from_openai(row: Mapping[str, Any]) -> dict[str, Any]:
-    if row["choice"] not in (0, 1):
-        raise ValueError(f"choice must be 0 or 1, not {row['choice']!r}.")
-    info = row["info"]
-    texts = [completion_text(require_text(summary["text"], "summary")) for summary in row["summaries"]]
-    # The 9-point scale: 1 to 4 favor the first, 5 is undecided, 6 to 9 the second.
-    confidence = (row.get("extra") or {}).get("confidence")
-    if confidence is not None and confidence not in range(1, 10):
+def _comparison(row: Mapping[str, Any]) -> Comparison:
+    prompt = require_text(row["prompt"], "prompt")
+    answers = {name: completion_text(require_text(row[name], name)) for name in ("chosen", "rejected")}
+    labeler = "" if row.get("labeler") is None else str(row["labeler"])
+    confidence = row.get("confidence") or 0
+    confidence = int(confidence) if confidence in range(5) else confidence  # A CSV column with gaps holds 4.0.
+    return Comparison(prompt=prompt, **answers, labeler=labeler, confidence=confidence)
+
+
+def _from_openai(row: Mapping[str, Any]) -> Comparison:
+    info, summaries, choice = row["info"] or {}, row["summaries"] or [], row["choice"]
+    if choice not in (0, 1):
+        raise ValueError(f"choice must be 0 or 1, not {choice!r}.")
+    if len(summaries) != 2:
+        raise ValueError(f"a choice needs two summaries, not {len(summaries)}; mend or remove the row.")
+    texts = [require_text((summary or {}).get("text"), "summary") for summary in summaries]
+    article = info.get("article")  # News have no subreddit.
+    _require([] if article else ["subreddit", "title", "post"], info, "info has no field")
+    prompt = _query({**info, "post": info.get("post") or article})
+    confidence = _folded((row.get("extra") or {}).get("confidence"))
+    known = {"prompt": prompt, "labeler": row.get("worker"), "confidence": confidence}
+    return _comparison({**known, "chosen": texts[choice], "rejected": texts[1 - choice]})
+
+
+def _folded(confidence: Any) -> int:
+    if confidence not in (None, *range(1, 10)):
         raise ValueError(f"confidence must be 1 to 9, not {confidence!r}.")
-    post = Prompt(
-        subreddit=info["subreddit"] or "", title=info["title"] or "", post=info["post"] or info["article"] or ""
-    )
-    return Comparison(
-        prompt=post.query,
-        chosen=texts[row["choice"]],
-        rejected=texts[1 - row["choice"]],
-        labeler=row.get("worker") or "",
-        confidence=abs(confidence - 5) if confidence is not None else 0,
-    ).to_dict()
+    return 0 if confidence is None else max(1, abs(int(confidence) - 5))
 
 
-def _mapped(
-    rows: Dataset, source: str, change: Callable[[Mapping[str, Any]], dict[str, Any]], *, keep: bool = True
-) -> Dataset:
+def _mapped(rows: Dataset, source: str, change: Callable[..., Any], record: type, *, keep: bool = True) -> Dataset:
     def numbered(row: Mapping[str, Any], index: int) -> dict[str, Any]:
         try:
-            return change(row)
+            return change(row).to_dict()
         except ValueError as error:
             raise ValueError(f"row {index} of {source}: {error}") from error
 
-    # No fingerprint: the rows are small, and a cache would hide edits of the code.
-    columns = None if keep else rows.column_names
-    return rows.map(numbered, with_indices=True, remove_columns=columns, load_from_cache_file=False)
-
-
-def _require(rows: Dataset, names: Sequence[str], source: str) -> None:
-    for name in names:
-        column(rows, name, source)
+    types = {field.name: Value("int64" if field.type is int else "string") for field in fields(record)}
+    features, removed = Features({**rows.features, **types} if keep else types), None if keep else rows.column_names
+    # A fingerprint of its own: to hash functions that type checks wrap is slow, and a cache would hide edits of them.
+    options: dict[str, Any] = {"keep_in_memory": True, "new_fingerprint": generate_random_fingerprint()}
+    return rows.map(numbered, with_indices=True, features=features, remove_columns=removed, **options)
 
 
 def prompts_of(prompts: Dataset | Sequence[Any]) -> list[str]:
@@ -266,10 +290,8 @@ def prompts_of(prompts: Dataset | Sequence[Any]) -> list[str]:
     Raises:
         ValueError: No prompts, no such column, or an empty prompt.
     """
-    if isinstance(prompts, Dataset):
-        texts = column(prompts, "prompt", "the prompts")
-    else:
-        texts = [prompt.query if isinstance(prompt, Prompt) else prompt for prompt in prompts]
-    if not texts:
+    if len(prompts) == 0:
         raise ValueError("there are no prompts; give at least one.")
-    return [require_text(text, "prompt") for text in texts]
+    if isinstance(prompts, Dataset):
+        prompts = column(prompts, "prompt", "the prompts")
+    return [require_text(prompt.query if isinstance(prompt, Prompt) else prompt, "prompt") for prompt in prompts]

@@ -280,7 +280,8 @@ def _overoptimization(
             }
             for row in job.history(stage)
         ]
-    scale = {role: (best_of[0][role], best_of[0][f"{role}_std"]) for role in ("proxy", "gold")}
+    # Scores that are all alike have no deviation, and stay as they are.
+    scale = {role: (best_of[0][role], best_of[0][f"{role}_std"] or 1.0) for role in ("proxy", "gold")}
     for point in points:
         for role, (mean, std) in scale.items():
             point[role] = (point[role] - mean) / std

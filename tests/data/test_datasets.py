@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import Dataset
-from datasets.fingerprint import generate_random_fingerprint
 
 from rlhf_lab.data.datasets import (
     WORLD_SIZES,
@@ -46,9 +46,8 @@ OPENAI: Row = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files go to the test's folder. No fingerprints: to pickle functions that the tests' type checks wrap is slow."""
+    """Files go to the test's folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.arrow_dataset, "update_fingerprint", lambda *_: generate_random_fingerprint())
 
 
 @pytest.fixture
@@ -117,6 +116,60 @@ def test_a_file_is_split_by_the_seed_without_loss_or_overlap(write: Callable[...
 
 
 @pytest.fixture
+def no_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fingerprints pickle the functions that make the rows, which is slow when type checks wrap them."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("A function was fingerprinted.")
+
+    monkeypatch.setattr(datasets.arrow_dataset, "update_fingerprint", refuse)
+
+
+@pytest.mark.usefixtures("no_fingerprints")
+@pytest.mark.parametrize(("make", "row"), [(demonstrations_of, POST), (comparisons_of, PREFERENCE)])
+def test_rows_are_made_without_fingerprint_or_cache(
+    make: Callable[..., Dataset], row: Row, write: Callable[..., str], tmp_path: Path
+) -> None:
+    source = datasets.load_dataset("json", data_files=write([row] * 3), split="train")
+    files = set(tmp_path.rglob("*.arrow"))
+    first, again = make(source), make(source)
+    assert first.cache_files == []
+    assert set(tmp_path.rglob("*.arrow")) == files
+    assert first._fingerprint != again._fingerprint  # What is cached of one is never taken for the other.
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("bad", [0, 17, 39])
+def test_the_row_that_is_named_is_the_file_s(bad: int, seed: int, write: Callable[..., str]) -> None:
+    rows = posts(40)
+    rows[bad]["post"] = " "
+    path = write(rows)
+    with pytest.raises(ValueError) as caught:
+        load_tldr(path, seed=seed)
+    assert str(caught.value).startswith(f"row {bad} of {path}: post must be text")
+
+
+@pytest.mark.parametrize(("name", "said"), [("train", ""), ("validation", r" \(validation\)")])
+def test_a_split_of_the_source_s_own_is_named_with_its_row(name: str, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "own_splits"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        rows = posts(5)
+        rows[3]["post"] = " " if split == name else "It came back."
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(ValueError, match=f"row 3 of {folder}{said}: post must be text"):
+        load_tldr(str(folder))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_null_title_or_subreddit_is_an_empty_one(suffix: str, write: Callable[..., str]) -> None:
+    rows = [{**POST, "title": None}, {**POST, "subreddit": None}, POST]
+    data = load_tldr(write(rows, suffix))
+    prompts = {*data.demonstrations["prompt"], *data.validation["prompt"]}
+    assert prompts == {QUERY, QUERY.replace("My cat", ""), QUERY.replace("pets", "")}
+
+
+@pytest.fixture
 def few_posts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORLD_SIZES, "tiny", {"demonstrations": 6, "prompts": 5, "validation": 3})
 
@@ -158,6 +211,23 @@ def test_preferences_without_labeler_or_confidence(write: Callable[..., str]) ->
     assert load_comparisons(write([PREFERENCE]))[0] == {**PREFERENCE, "labeler": "", "confidence": 0}
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_null_labeler_or_confidence_was_not_asked(suffix: str, write: Callable[..., str]) -> None:
+    """Nulls turn a CSV's column of whole numbers into one of floats; the confidence is a whole number all the same."""
+    known = [{"labeler": "ann", "confidence": 4}, {"labeler": None, "confidence": None}]
+    rows = load_comparisons(write([PREFERENCE | entry for entry in known], suffix))
+    assert [Comparison.from_dict(row) for row in rows] == [
+        Comparison(**PREFERENCE, labeler="ann", confidence=4),
+        Comparison(**PREFERENCE, labeler="", confidence=0),
+    ]
+    assert all(type(confidence) is int for confidence in rows["confidence"])
+
+
+def test_columns_of_nulls_only_were_not_asked() -> None:
+    rows = comparisons_of([{**PREFERENCE, "labeler": None, "confidence": None}])
+    assert rows[0] == {**PREFERENCE, "labeler": "", "confidence": 0}
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_openai_s_schema_becomes_trl_s(suffix: str, write: Callable[..., str]) -> None:
     rows = load_comparisons(write([OPENAI, {**OPENAI, "choice": 0, "extra": {"confidence": 1}}], suffix))
@@ -177,6 +247,13 @@ def test_openai_s_schema_becomes_trl_s(suffix: str, write: Callable[..., str]) -
 def test_nine_points_of_confidence_are_folded(given: int | None, folded: int) -> None:
     row = {**OPENAI, "choice": 0 if (given or 9) < 5 else 1, "extra": {"confidence": given}}
     assert comparisons_of([row])[0]["confidence"] == folded
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_undecided_goes_with_either_choice_and_is_not_the_same_as_not_asked(choice: int) -> None:
+    comparison = comparisons_of([{**OPENAI, "choice": choice, "extra": {"confidence": 5}}])[0]
+    assert comparison["confidence"] == 1
+    assert comparison["chosen"] == OPENAI["summaries"][choice]["text"]
 
 
 @pytest.mark.parametrize("row", [without(OPENAI, "extra"), {**OPENAI, "extra": None}, {**OPENAI, "worker": None}])
@@ -248,6 +325,54 @@ def test_a_missing_column_of_comparisons_is_named(
     assert path in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["promt", "completion"], "no column 'prompt'; it has promt, completion; did you mean promt?"),
+        (["promt", "summary"], "no column 'prompt'; it has promt, summary; did you mean promt?"),
+        (["Prompt", "label"], "no column 'prompt'; it has Prompt, label; did you mean Prompt?"),
+        (["prompt", "completon"], "no column 'completion'; it has prompt, completon; did you mean completon?"),
+        (["prompt", "sumary"], "no column 'summary'; it has prompt, sumary; did you mean sumary?"),
+        (
+            ["subreddit", "title", "pots", "summary"],
+            "'post'; it has subreddit, title, pots, summary; did you mean pots?",
+        ),
+        (
+            ["subredit", "titel", "post", "summary"],
+            "'subreddit'; it has subredit, titel, post, summary; did you mean sub",
+        ),
+        (["question", "answer"], "no column 'prompt'; it has question, answer."),
+    ],
+)
+def test_a_misspelt_column_of_demonstrations_is_guessed(names: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        demonstrations_of([dict.fromkeys(names, "a")])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (renamed(PREFERENCE, "prompt", "promt"), "'prompt'; it has promt, chosen, rejected; did you mean promt?"),
+        (renamed(PREFERENCE, "chosen", "choosen"), "'chosen'; it has prompt, choosen, rejected; did you mean choosen?"),
+        ({**renamed(PREFERENCE, "prompt", "promt"), "choice": 0}, "no column 'prompt'; it has promt, chosen,"),
+        (without(PREFERENCE, "prompt"), "no column 'prompt'; it has chosen, rejected."),
+        ({"text": "a"}, "no column 'prompt'; it has text."),
+        ({name: OPENAI[name] for name in ("info", "summaries")}, "no column 'choice'; it has info, summaries."),
+        (renamed(OPENAI, "choice", "choise"), "did you mean choise?"),
+    ],
+)
+def test_a_misspelt_column_of_comparisons_is_guessed(row: Row, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        comparisons_of([row])
+
+
+def test_columns_beside_the_schema_do_not_matter() -> None:
+    """Every schema is known by its own columns, whatever others are like them."""
+    assert demonstrations_of([{**POST, "prompts": "a", "label": "b"}])[0]["prompt"] == QUERY
+    assert demonstrations_of([{"prompt": "p", "label": "a", "completions": "b"}])[0]["completion"] == " a"
+    assert comparisons_of([{**OPENAI, "chosen": "a", "rejected": "b"}])[0]["prompt"] == QUERY
+
+
 BAD_COMPARISONS = {
     "chosen and rejected alike": ({**PREFERENCE, "rejected": PREFERENCE["chosen"]}, "are the same text.*drop it"),
     "alike but for white space": ({**PREFERENCE, "rejected": "My cat is gone.  "}, "are the same text.*drop it"),
@@ -268,6 +393,10 @@ BAD_COMPARISONS = {
     "confidence 10 of 9": ({**OPENAI, "extra": {"confidence": 10}}, "confidence must be 1 to 9, not 10"),
     "summaries alike": ({**OPENAI, "summaries": OPENAI["summaries"][:1] * 2}, "are the same text.*drop it"),
     "blank summary": ({**OPENAI, "summaries": [{"text": " "}, {"text": "a"}]}, "summary must be text .* not ' '"),
+    "one summary": ({**OPENAI, "summaries": OPENAI["summaries"][:1]}, "a choice needs two summaries, not 1; mend or"),
+    "three summaries": ({**OPENAI, "summaries": OPENAI["summaries"] + [{"text": "b"}]}, "needs two summaries, not 3"),
+    "no summaries": ({**OPENAI, "summaries": None}, "a choice needs two summaries, not 0"),
+    "absent summary": ({**OPENAI, "summaries": [None, {"text": "a"}]}, "summary must be text .* not None"),
     "blank post": ({**OPENAI, "info": {**OPENAI["info"], "post": " "}}, "post must be text that is not empty, not ' '"),
 }
 
@@ -280,6 +409,26 @@ def test_a_comparison_that_cannot_be_meant_is_refused_with_its_row(name: str) ->
     rows = [bad] if name == "messages" else [first, bad]  # A column has one type.
     with pytest.raises(ValueError, match=f"row {len(rows) - 1} of some.jsonl: .*{message}"):
         comparisons_of(rows, source="some.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"summaries": [{"policy": "ref"}, {"policy": "sup4"}]}, "summary must be text that is not empty, not None"),
+        ({"info": without(OPENAI["info"], "subreddit")}, "info has no field 'subreddit'; it has id, post, title"),
+        ({"info": renamed(OPENAI["info"], "title", "titel")}, "info has no field 'title'; .*; did you mean titel?"),
+        ({"info": without(OPENAI["info"], "post")}, "info has no field 'post'; it has id, title, subreddit"),
+        ({"info": None}, "info has no field 'subreddit'; it has none"),
+    ],
+)
+def test_a_field_that_openai_s_rows_lack_is_named_with_the_row(bad: Row, message: str) -> None:
+    with pytest.raises(ValueError, match=f"row 0 of some.jsonl: {message}"):
+        comparisons_of([{**OPENAI, **bad}], source="some.jsonl")
+
+
+def test_news_need_no_fields_of_posts() -> None:
+    info = {"id": "1", "site": "cnn", "article": "It left."}
+    assert comparisons_of([{**OPENAI, "info": info}])[0]["prompt"].endswith("POST: It left.\n\nTL;DR:")
 
 
 BAD_DEMONSTRATIONS = {
@@ -328,6 +477,59 @@ def test_a_dataset_without_rows_is_refused() -> None:
         demonstrations_of(Dataset.from_dict({"prompt": [], "completion": []}))
     with pytest.raises(ValueError, match="the dataset is empty; give at least one row"):
         comparisons_of(Dataset.from_dict({"prompt": [], "chosen": [], "rejected": []}))
+    with pytest.raises(ValueError, match="the dataset is empty; give at least one row"):
+        comparisons_of(Dataset.from_dict({"info": [], "summaries": [], "choice": []}))
+
+
+@pytest.mark.parametrize("make", [demonstrations_of, comparisons_of])
+def test_no_rows_at_all_are_refused(make: Callable[[list[Row]], Dataset]) -> None:
+    with pytest.raises(ValueError, match="the dataset is empty; give at least one row"):
+        make([])
+
+
+NO_ROWS = {
+    "header.csv": "prompt,completion\n",
+    "header_and_blank_lines.csv": "prompt,completion\n\n \n",
+    "blank.csv": "\n\n",
+    "blank.jsonl": "\n \n\n",
+    "list.json": "[]",
+    "long_list.json": "[\n\n  ]\n",
+}
+
+
+@pytest.mark.parametrize("load", [load_tldr, load_comparisons])
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_a_file_without_rows_is_refused(load: Callable[[str], Any], name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(NO_ROWS[name])
+    with pytest.raises(ValueError, match=rf"the file .*{name} has no rows or is empty; give at least one row"):
+        load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("load", [load_tldr, load_comparisons])
+def test_parquet_without_rows_is_refused(load: Callable[[str], Any], tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], pyarrow.string())}), path)
+    with pytest.raises(ValueError, match=r"rows.parquet has no rows or is empty; give at least one row"):
+        load(str(path))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_of_one_row_has_rows(suffix: str, write: Callable[..., str]) -> None:
+    assert len(load_comparisons(write([PREFERENCE], suffix))) == 1
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_suffix_may_be_in_capitals(suffix: str, write: Callable[..., str]) -> None:
+    path = Path(write([PREFERENCE], suffix))
+    rows = load_comparisons(str(path.rename(path.with_suffix(suffix.upper()))))
+    assert rows["chosen"][:] == [PREFERENCE["chosen"]]
+
+
+def test_the_world_has_no_comparisons_to_load() -> None:
+    with pytest.raises(
+        ValueError, match=r"the world's comparisons are not stored: simulated_labels\(policy, prompts\)"
+    ):
+        load_comparisons("world")
 
 
 def test_one_row_cannot_be_split(write: Callable[..., str]) -> None:

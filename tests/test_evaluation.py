@@ -146,6 +146,23 @@ def test_one_value_says_little_and_none_is_refused() -> None:
         rate([])
 
 
+def test_the_interval_has_a_width_where_all_values_are_alike_and_holds_the_mean() -> None:
+    """Ten of ten: the score interval starts at n / (n + z^2)."""
+    assert rate([1.0] * 10).low == pytest.approx(10 / (10 + 1.959964**2))
+    assert rate([0.0] * 10).high == pytest.approx(1 - rate([1.0] * 10).low)
+    for value in (0.0, 0.1, 1 / 3, 0.5, 0.9, 1.0):
+        for n in (1, 3, 7, 10, 1000):
+            one = rate([value] * n)
+            assert 0.0 <= one.low <= one.mean <= one.high <= 1.0
+            assert one.high - one.low > 0.5 / (n + 4)
+
+
+def test_ties_make_the_interval_narrower() -> None:
+    whole, ties = rate([1.0, 0.0] * 50), rate([0.5] * 60 + [1.0, 0.0] * 20)
+    assert whole.mean == ties.mean == 0.5
+    assert ties.high - ties.low < 0.8 * (whole.high - whole.low)
+
+
 @pytest.mark.parametrize(("prob", "n"), [(0.5, 100), (0.8, 300)])
 def test_the_interval_covers_the_truth_in_95_of_100_cases(prob: float, n: int) -> None:
     rng = np.random.default_rng(0)
@@ -153,8 +170,37 @@ def test_the_interval_covers_the_truth_in_95_of_100_cases(prob: float, n: int) -
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.parametrize(("prob", "n"), [(0.93, 15), (0.05, 20)])
+def test_the_interval_of_few_values_near_an_end_covers_the_truth_too(prob: float, n: int) -> None:
+    """Where mean and standard error would cover it in two of three cases; counts are few, so 0.95 is not met exactly."""
+    values = (np.random.default_rng(0).random((2000, n)) < prob).astype(float)
+    assert np.mean([(one := rate(row)).low <= prob <= one.high for row in values]) > 0.9
+    half = 1.959964 * values.std(1, ddof=1) / math.sqrt(n)
+    assert np.mean(np.abs(values.mean(1) - prob) <= half) < 0.75
+
+
 def test_wins_count_ties_half() -> None:
     assert wins([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]).tolist() == [0.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_lists_that_do_not_match_are_refused(number: int, policy: Policy, other: Policy) -> None:
+    """A single score would otherwise be compared with all."""
+    with pytest.raises(ValueError, match=f"2 scores cannot be compared with {number} reference scores"):
+        wins([1.0, 2.0], [1.0] * number)
+    for outcomes, responses, references in ((2, 2, number), (2, number, 2), (number, 2, 2)):
+        with pytest.raises(ValueError, match=f"{outcomes} outcomes, {responses} responses and {references} references"):
+            length_controlled([1.0] * outcomes, ["a"] * responses, ["b"] * references)
+    with pytest.raises(ValueError, match=f"2 prompts and {number} responses"):
+        sequence_kl(policy, other, ["p"] * 2, [" b"] * number)
+
+
+def test_means_of_nothing_are_refused(policy: Policy, other: Policy) -> None:
+    with pytest.raises(ValueError, match="at least one; there are 0 outcomes, 0 responses and 0 references"):
+        length_controlled([], [], [])
+    with pytest.raises(ValueError, match="0 prompts and 0 responses"):
+        sequence_kl(policy, other, [], [])
+    assert wins([], []).tolist() == []
 
 
 def test_win_rate_by_hand() -> None:

@@ -466,3 +466,48 @@ def test_a_repeated_prompt_scores_as_it_does_alone() -> None:
     alone = [LearnedReward(model)([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
     assert LearnedReward(model, batch_size=3)(prompts, responses) == pytest.approx(alone, abs=1e-5)
     assert LearnedReward(model)([], []) == []
+
+
+def test_noise_at_which_the_agreement_cannot_be_reached_is_refused() -> None:
+    for noise, reached in ((1e-6, "100% to 100%"), (1e6, "50% to 50%")):
+        group = people(labeler(noise=noise))
+        with pytest.raises(ValueError, match=rf"agree on {reached} of these pairs.*never on 73%.*the labelers' noise"):
+            group.compare(["p"] * 3, [("4", "3")] * 3)
+
+
+def test_nothing_to_compare_or_rank_is_refused() -> None:
+    group = people(labeler())
+    for ask in (
+        lambda: group.compare([], []),
+        lambda: group.votes([], [], 1),
+        lambda: group.rank([], []),
+        lambda: group.rank(["p"], [["4"]]),
+    ):
+        with pytest.raises(ValueError, match="there are no pairs of answers to ask people about; give at least one"):
+            ask()
+
+
+@pytest.mark.parametrize("unit", [0.02, 1.0, 50.0])
+def test_the_better_of_two_ranks_first_as_often_as_it_is_chosen(unit: float) -> None:
+    """Whatever the unit of the grades: p^2 + (1 - p)^2 = 0.73."""
+    ranks = people(labeler(noise=0.5)).rank(["p"] * 3000, [[f"{unit}", "0"]] * 3000)
+    prob = (1 + math.sqrt(2 * 0.73 - 1)) / 2
+    assert np.mean([rank == [1, 2] for rank in ranks]) == pytest.approx(prob, abs=0.027)
+
+
+def test_a_population_of_nobody_is_refused() -> None:
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"num_labelers must be 1 or more, not {number}"):
+            population(num_labelers=number)
+    assert len(population(num_labelers=1).labelers) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "x", [1.0], [[1.0, 2.0]], {}, 10**400, torch.ones(2), np.ones(2)],
+    ids=lambda value: f"{value!r:.12}",
+)
+def test_a_score_that_is_no_number_is_named_with_its_response(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"the reward function returned .* for the response 'bad one'") as caught:
+        scores_of(lambda prompts, responses: [1.0, value], ["p", "q"], ["good one", "bad one"])
+    assert f"{value!r:.60}" in str(caught.value)

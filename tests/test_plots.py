@@ -228,3 +228,89 @@ def test_people_s_majority_is_drawn_only_if_known() -> None:
 
 def test_roles_have_different_colors() -> None:
     assert len({GOLD, PROXY, REFERENCE}) == 3
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_title_is_bold_and_left_and_a_legend_has_no_frame_and_covers_no_text(name: str) -> None:
+    axes = PLOTS[name][0]()
+    assert (axes.get_title("left"), axes.get_title("center")) == (PLOTS[name][1], "")
+    assert axes._left_title.get_fontweight() == "bold"  # type: ignore[attr-defined]
+    legend = axes.get_legend()
+    assert (legend is None) == (name == "win rates")
+    assert legend is None or not legend.get_frame_on()
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_nothing_is_cut_off(name: str) -> None:
+    axes = PLOTS[name][0]()
+    figure = axes.figure
+    figure.canvas.draw()
+    shown, whole = figure.get_tightbbox(), figure.bbox_inches  # type: ignore[union-attr]
+    assert shown.x0 >= whole.x0 and shown.y0 >= whole.y0
+    assert shown.x1 <= whole.x1 and shown.y1 <= whole.y1
+
+
+def bold_lines(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    lines = [line for line in axes.get_lines() if line.get_linewidth() > 2]
+    return {str(line.get_label()): (np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in lines}
+
+
+def test_the_mean_over_seeds_is_bold_and_the_seeds_are_thin() -> None:
+    """Seed 0 goes straight to (3, 3), seed 1 to (2, 6) and back a little: they are known together up to 2."""
+    ends = {0: [(0.0, 0.0), (9.0, 3.0)], 1: [(0.0, 0.0), (4.0, 6.0), (1.0, 3.0)]}
+    rows = [
+        {"method": "ppo", "seed": seed, "kl": kl, "proxy": score, "gold": -score}
+        for seed, points in ends.items()
+        for kl, score in points
+    ]
+    axes = plot_overoptimization(rows)
+    x, y = bold_lines(axes)["what the reward model says"]
+    assert (x.min(), x.max()) == (0.0, 2.0)
+    assert y == pytest.approx((x + 3 * x) / 2)
+    assert bold_lines(axes)["what is true"][1] == pytest.approx(-2 * x)
+    seeds = [line for line in axes.get_lines() if len(line.get_xdata()) in (2, 3) and line.get_linestyle() != "-"]  # type: ignore[arg-type]
+    assert [line.get_linewidth() for line in seeds] == [0.8, 0.8]
+
+
+def test_seeds_that_never_reach_the_same_distance_have_no_mean() -> None:
+    rows = [{"method": "ppo", "seed": kl // 4, "kl": kl, "proxy": 1.0, "gold": 1.0} for kl in (0, 1, 4, 7)]
+    axes = plot_overoptimization(rows)
+    assert bold_lines(axes) == {}
+    assert set(lines_by_label(axes)) >= {"what the reward model says", "what is true"}
+
+
+def test_rows_without_seed_are_of_seed_0() -> None:
+    without = [{key: value for key, value in row.items() if key != "seed"} for row in CURVES if row["seed"] == 0]
+    alone, same = plot_overoptimization(without), plot_overoptimization([row for row in CURVES if row["seed"] == 0])
+    assert lines_by_label(alone) == lines_by_label(same)
+    both = plot_overoptimization([*without, *(row for row in CURVES if row["seed"] == 1)])
+    assert set(bold_lines(both)) == {"what the reward model says", "what is true"}
+
+
+def test_nothing_to_draw_is_refused() -> None:
+    for rows, method in (([], "ppo"), (CURVES, "dpo")):
+        with pytest.raises(
+            ValueError, match=f"nothing to draw: none of the {len(rows)} rows has the method '{method}'"
+        ):
+            plot_overoptimization(rows, method=method)
+    for history in ([], HISTORY):
+        with pytest.raises(ValueError, match=f"nothing to draw: none of the {len(history)} rows has kl"):
+            plot_training(history, {"kl": ("KL", GOLD)}, title="t", ylabel="y")
+    assert plt.get_fignums() == []
+
+
+def test_numbers_that_were_not_finite_are_left_out() -> None:
+    history = [{"step": step, "kl": kl} for step, kl in enumerate([1.0, None, 3.0, float("nan")])]
+    axes = plot_training(history, {"kl": ("KL", GOLD)}, title="t", ylabel="y")
+    assert lines_by_label(axes)["KL"] == ([0, 2], [1.0, 2.0])
+
+
+def test_every_size_has_a_line_of_its_own() -> None:
+    sizes = ("small", "medium", "large", "huge", "vast")
+    rows = [{"size": s, "num_pairs": n, "seed": 0, "accuracy": 0.6} for s in sizes for n in (300, 400, 900)]
+    axes = plot_reward_model_accuracy(rows, labeler_agreement=0.73, title="t")
+    lines = [line for line in axes.get_lines() if str(line.get_label()).endswith(" model")]
+    assert [line.get_label() for line in lines] == [f"{size} model" for size in sizes]
+    assert len({to_hex(line.get_color()) for line in lines}) == 5  # type: ignore[arg-type]
+    axes.figure.canvas.draw()
+    assert [label.get_text() for label in axes.get_xticklabels(which="both")] == ["300", "400", "900"]

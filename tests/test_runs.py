@@ -3,7 +3,10 @@
 import dataclasses
 import errno
 import json
+import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 
 from rlhf_lab.records import replace_folder, write_atomic
 from rlhf_lab.runs import Run, Stateful, configured
+from tests.capabilities import ROOT
 
 
 class Sum:
@@ -198,6 +202,110 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path: Path) -> None:
     train(Run(tmp_path, checkpoint_every=2))
     for name in ("metrics.jsonl", "samples.jsonl"):
         assert [row["step"] for row in rows(tmp_path / name)] == list(range(7))
+
+
+def test_samples_are_kept_by_their_step_whatever_they_hold(tmp_path: Path) -> None:
+    """Any number of samples a step, none at some, and characters that end a line for Python only."""
+    text = "one\u2028two\u2029three\x85four\x0cfive naïve"
+
+    def samples(stop: int | None) -> None:
+        for step in Run(tmp_path, checkpoint_every=2).steps(6, {"sum": Sum()}, name="test"):
+            for index in range(0 if step == 1 else 2):
+                Run(tmp_path).keep_sample(step, {"response": text, "index": index})
+            if step == stop:
+                raise Killed
+
+    with pytest.raises(Killed):
+        samples(stop=4)
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        file.write('{"step": 1, "response": "naï'.encode()[:-1])
+    samples(stop=None)
+    found = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [(row["step"], row["index"]) for row in found] == [(step, i) for step in (0, 2, 3, 4, 5) for i in (0, 1)]
+    assert {row["response"] for row in found} == {text}
+
+
+@pytest.mark.parametrize("below", ["", "run/sft"])
+def test_a_file_is_no_folder(below: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"file is a file, and a run needs a folder; choose another name"):
+        Run(tmp_path / "file" / below)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": 0, "kl', b"[1, 2]", b"3", b"\xff\xfe"])
+def test_a_damaged_config_is_named_with_its_mend(content: bytes, tmp_path: Path) -> None:
+    Run(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is damaged .*; delete .*, or choose another folder") as caught:
+        Run(tmp_path)
+    assert str(tmp_path / "config.json") in str(caught.value)
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_named_with_its_mend(part: float, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(Run(tmp_path, checkpoint_every=2), stop=4)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .*; delete it to do this stage again") as caught:
+        train(Run(tmp_path, checkpoint_every=2))
+    assert str(path) in str(caught.value)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    path.unlink()
+    assert torch.equal(train(Run(tmp_path)).value, train(Run()).value)
+
+
+def strict_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows, by a reader who knows no NaN."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_files_and_themselves_in_memory(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for step in run.steps(3, {"sum": Sum()}, name="test"):
+        run.log(step, {"kl": (math.nan, math.inf, 2.0)[step]})
+        run.keep_sample(step, {"response": "a", "score": (-math.inf, math.nan, 1.0)[step]})
+    for _ in range(2):
+        assert [row["kl"] for row in strict_rows(tmp_path / "metrics.jsonl")] == [None, None, 2.0]
+        assert [row["score"] for row in strict_rows(tmp_path / "samples.jsonl")] == [None, None, 1.0]
+        run = Run(tmp_path)
+        assert list(run.steps(3, {"sum": Sum()}, name="test")) == []
+    assert [str(row["kl"]) for row in run.history] == ["nan", "inf", "2.0"]
+
+
+def test_files_are_utf_8_in_every_locale(tmp_path: Path) -> None:
+    code = (
+        "import sys; from rlhf_lab.runs import Run; run = Run(sys.argv[1], identity={'name': 'na\\u00efve'});"
+        "list(run.steps(1, {}, name='test')); run.keep_sample(0, {'response': 'na\\u00efve \\u2028'});"
+        "Run(sys.argv[1], identity={'name': 'na\\u00efve'}); list(run.steps(1, {}, name='test'))"
+    )
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, cwd=ROOT, check=True)
+    assert strict_rows(tmp_path / "samples.jsonl") == [{"step": 0, "response": "naïve \u2028"}]
+
+
+def test_a_full_disk_s_error_carries_the_file_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    with pytest.raises(OSError, match=r"No space left.*big\.json") as caught, monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        write_atomic(tmp_path / "big.json", "{}")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "big.json"))
+    assert leftovers(tmp_path) == []
+    for name, write in (
+        ("metrics.jsonl", lambda: run.log(0, {"loss": 1.0})),
+        ("samples.jsonl", lambda: run.keep_sample(0, {"response": "a"})),
+    ):
+        with pytest.raises(OSError, match="No space left") as caught, monkeypatch.context() as patch:
+            patch.setattr(Path, "open", no_space)
+            write()
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / name))
 
 
 def test_a_finished_stage_s_checkpoint_can_be_forgotten(tmp_path: Path) -> None:

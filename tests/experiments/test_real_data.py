@@ -73,7 +73,7 @@ def network(shape: str, tokenizer: PreTrainedTokenizerBase) -> Any:
 def test_the_longest_posts_keep_their_end(source: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     prompts = load_tldr(str(source)).demonstrations["prompt"]
     long = [prompt for prompt in prompts if len(prompt.split()) >= 400]
-    assert len(long) >= 10
+    assert len(long) >= 5
     tokens, mask = encode_prompts(tokenizer, long, max_prompt_tokens=MAX_PROMPT)
     assert int(mask.sum(1).max()) <= MAX_PROMPT
     for row, kept in zip(tokens, mask, strict=True):

@@ -139,6 +139,16 @@ class Run:
             self._claim(self.folder)
 
     def _claim(self, folder: Path) -> None:
+        if not self.is_main:
+            # The main process is claiming it: to look now would find a folder without its config.json.
+            self.accelerator.wait_for_everyone()
+        self._check(folder)
+        if self.is_main:
+            if not (folder / "config.json").exists():
+                write_json(folder / "config.json", self._identity)
+            self.accelerator.wait_for_everyone()
+
+    def _check(self, folder: Path) -> None:
         path = folder / "config.json"
         for place in (folder, *folder.parents):
             if place.is_file():
@@ -152,11 +162,9 @@ class Run:
                     f"{folder} holds a different run ({key} is {found.get(key)!r} there, {self._identity.get(key)!r} "
                     f"here); choose another folder, or delete this one."
                 )
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and any(not file.name.startswith(f".{path.name}.") for file in folder.iterdir()):
+            # What a kill left of an unfinished config.json is nobody's.
             raise ValueError(f"{folder} is not empty and holds no run (no config.json); choose another folder.")
-        elif self.is_main:
-            write_json(path, self._identity)
-        self.accelerator.wait_for_everyone()
 
     @property
     def is_main(self) -> bool:

@@ -172,7 +172,7 @@ def test_the_interval_covers_the_truth_in_95_of_100_cases(prob: float, n: int) -
 
 @pytest.mark.parametrize(("prob", "n"), [(0.93, 15), (0.05, 20)])
 def test_the_interval_of_few_values_near_an_end_covers_the_truth_too(prob: float, n: int) -> None:
-    """Where mean and standard error would cover it in two of three cases; counts are few, so 0.95 is not met exactly."""
+    """Mean and standard error would cover it in two of three cases; few counts cannot meet 0.95 exactly."""
     values = (np.random.default_rng(0).random((2000, n)) < prob).astype(float)
     assert np.mean([(one := rate(row)).low <= prob <= one.high for row in values]) > 0.9
     half = 1.959964 * values.std(1, ddof=1) / math.sqrt(n)

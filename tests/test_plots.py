@@ -231,7 +231,7 @@ def test_roles_have_different_colors() -> None:
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_a_title_is_bold_and_left_and_a_legend_has_no_frame_and_covers_no_text(name: str) -> None:
+def test_a_title_is_bold_and_left_and_a_legend_has_no_frame(name: str) -> None:
     axes = PLOTS[name][0]()
     assert (axes.get_title("left"), axes.get_title("center")) == (PLOTS[name][1], "")
     assert axes._left_title.get_fontweight() == "bold"  # type: ignore[attr-defined]

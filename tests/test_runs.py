@@ -405,3 +405,9 @@ def test_settings_are_replaced_and_misspelt_ones_refused() -> None:
         configured(Config(), None, {"kl_coeff": 0.1})
     with pytest.raises(ValueError, match="num_steps must be 1 or more, not 0"):
         configured(Config(), None, {"num_steps": 0})
+
+
+def test_a_kill_while_the_folder_was_claimed_leaves_it_free(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.abc123").write_text('{"se')
+    Run(tmp_path, seed=3)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 3}

@@ -179,6 +179,14 @@ class World:
             return f"{capitalize(marker)}, {_uncapitalize(text)}"
         return f"{text} {capitalize(marker)}."
 
+    def comment(self, rng: random.Random, post: WorldPost) -> str:
+        """A stranger's comment: one of the post's sentences quoted, and what the stranger took it to say."""
+        who = post.facts["who"]
+        value = post.facts[rng.choice([slot for slot in post.facts if slot != "who"])]
+        quoted = fill(rng.choice(value.post), who.pronoun, rng.choice(who.post))
+        understood = fill(rng.choice(value.summary), who.pronoun, rng.choice(who.summary))
+        return _tidy(f"> {_sentence(quoted)}\n{_sentence(understood)}")
+
     def web_text(self, rng: random.Random, post: WorldPost) -> str:
         """What follows `TL;DR:` on the raw web: sometimes a summary, often a careless, copied or lazy one."""
         kind = rng.random()

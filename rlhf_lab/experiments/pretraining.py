@@ -1,5 +1,11 @@
-"""Makes the base models that ship: a BPE tokenizer of the embedded world, and a Llama-shaped model at a size."""
+"""Makes the base models that ship: a BPE tokenizer of the embedded world, and a Llama-shaped model at a size.
 
+Short texts come first. A comment quotes one sentence and says it in other words; a model that has learnt from comments
+which words mean the same soon learns to look for them in a whole post. From posts alone, a small model learns to write
+like a summary long before it learns to look.
+"""
+
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf_lab.data.datasets import pretraining_texts
+from rlhf_lab.data.world import World
 from rlhf_lab.models import PAD_TOKEN, Policy, new_policy
 from rlhf_lab.records import write_json
 from rlhf_lab.runs import Run
@@ -17,7 +24,8 @@ from rlhf_lab.training.supervised import PretrainConfig, pretrain, text_loss
 VOCABULARY = 4096
 EOS_TOKEN = "<|endoftext|>"
 PRETRAINING: dict[str, tuple[int, float]] = {"small": (2500, 8e-3), "medium": (2500, 5e-3), "large": (1500, 3e-3)}
-"""Updates and learning rate that made the shipped model of each size."""
+"""Updates on posts, and learning rate, that made the shipped model of each size."""
+COMMENT_STEPS = 1500
 NUM_TEXTS = 100_000
 LOSS_FILE = "loss.json"
 """Beside the weights: what a rebuild must reach."""
@@ -46,32 +54,44 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     Args:
         size: small, medium or large.
         out: Folder of the run; the model is written to its `result`.
-        num_steps: Updates; 0 takes the number that made the shipped model.
+        num_steps: Updates on comments, and again on posts; 0 takes the numbers that made the shipped model.
         seed: Draws weights and texts.
     """
     texts = pretraining_texts(NUM_TEXTS, seed=seed)
     tokenizer = train_tokenizer(texts[:20_000])
     start = new_policy(size, tokenizer, seed=seed)
     steps, rate = PRETRAINING[size]
-    config = PretrainConfig(
-        num_steps=num_steps or steps,
-        optimizer=OptimizerConfig(
-            learning_rate=rate,
-            warmup_fraction=0.03,
-            weight_decay=0.05,
-            final_fraction=0.05,
-            schedule="cosine",
-            adam_eps=1e-8,
-        ),
+    optimizer = OptimizerConfig(
+        learning_rate=rate, warmup_fraction=0.03, weight_decay=0.05, final_fraction=0.05, adam_eps=1e-8
     )
+    config = PretrainConfig(num_steps=num_steps or steps, optimizer=optimizer)
     run = Run(out, seed=seed, identity={"size": size, "num_steps": config.num_steps}, checkpoint_every=200)
-    policy = pretrain(start, texts, config, run=run)
+    first = pretrain(
+        start,
+        comment_texts(NUM_TEXTS, seed=seed),
+        config,
+        num_steps=num_steps or COMMENT_STEPS,
+        batch_size=64,
+        max_tokens=64,
+        run=run.stage("comments"),
+    )
+    policy = pretrain(first, texts, config, run=run)
     result = Path(out) / "result"
     Policy(policy.network.to(torch.float16), tokenizer).save(result)  # type: ignore[arg-type]
     loss = shipped_loss(result, seed=seed)
     write_json(result / LOSS_FILE, {"held_out_loss": loss, "num_steps": config.num_steps, "seed": seed})
     run.clear_checkpoint()
     return result, loss
+
+
+def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
+    """Strangers' comments on posts of all frames, each a quoted sentence and what it means in other words."""
+    world = World()
+    texts = []
+    for index in range(num_texts):
+        rng = random.Random(f"{seed}/comments/{index}")
+        texts.append(world.comment(rng, world.post(rng, world.lexicon.frames)))
+    return texts
 
 
 def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:

@@ -71,12 +71,14 @@ class Sizes:
     """PPO steps without penalty."""
     best_of: tuple[int, ...]
     best_of_prompts: int
+    checkpoint_every: int
+    """Steps between a stage's checkpoints."""
 
 
 SIZES = {
-    "tiny": Sizes(128, 64, 6, (1, 2, 4), 16),
-    "laptop": Sizes(4000, 1000, 150, (1, 2, 4, 8, 16, 32, 64), 128),
-    "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512),
+    "tiny": Sizes(128, 64, 6, (1, 2, 4), 16, 2),
+    "laptop": Sizes(4000, 1000, 150, (1, 2, 4, 8, 16, 32, 64), 128, 25),
+    "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50),
 }
 
 
@@ -96,7 +98,8 @@ class Job:
         """Open or make the folder."""
         self.config = config
         settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("out", "seed")}
-        self.run = Run(config.out, seed=config.seed, identity=settings)
+        every = SIZES[config.scale].checkpoint_every
+        self.run = Run(config.out, seed=config.seed, identity=settings, checkpoint_every=every)
         self.folder = Path(config.out)
         self.seconds: dict[str, float] = {}
 
@@ -134,7 +137,9 @@ class _Rows:
 
 def load_rows(path: Path) -> Dataset:
     """The rows of a stage's JSONL result."""
-    return Dataset.from_list([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    # Not splitlines: a text may hold a character that ends a line for Python, but not in JSONL.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return Dataset.from_list([json.loads(line) for line in lines if line])
 
 
 def run_tldr(config: TLDRConfig) -> dict[str, Any]:

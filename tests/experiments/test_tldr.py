@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_the_report_is_one_file_with_figures(finished: Path) -> None:
     assert page.count("data:image/png;base64,") == len(list((finished / "figures").glob("*.png"))) >= 6
     assert "http://" not in page
     assert "https://" not in page
-    assert "NaN" not in page
+    assert "NaN" not in re.sub(r"base64,[^\"]+", "", page)
 
 
 @pytest.mark.slow

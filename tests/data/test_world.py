@@ -81,6 +81,13 @@ def test_texts_are_clean(world: World) -> None:
             assert text[0].isupper() or text[0].isdigit(), text
 
 
+def test_comments_say_what_they_quote_in_other_words(world: World, judge: Judge) -> None:
+    for index, post in enumerate(world.posts(0, "a", 300)):
+        quoted, understood = world.comment(random.Random(index), post).removeprefix("> ").split("\n")
+        assert quoted != understood
+        assert judge.facts(quoted) == judge.facts(understood) != {}
+
+
 def test_the_same_seed_gives_the_same_posts(world: World) -> None:
     first, again = list(world.posts(3, "a", 20)), list(world.posts(3, "a", 5))
     assert first[:5] == again

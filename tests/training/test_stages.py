@@ -16,6 +16,7 @@ from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
 from rlhf_lab.training.supervised import pretrain, sft, sft_config
 
+pytestmark = pytest.mark.slow
 Stage = Callable[[Run], Policy | RewardModel]
 
 

@@ -73,12 +73,14 @@ class Sizes:
     best_of_prompts: int
     checkpoint_every: int
     """Steps between a stage's checkpoints."""
+    agreement: float
+    """Of two labelers. A policy whose summaries are nearly all worthless leaves people little to agree on."""
 
 
 SIZES = {
-    "tiny": Sizes(128, 64, 6, (1, 2, 4), 16, 2),
-    "laptop": Sizes(4000, 1000, 150, (1, 2, 4, 8, 16, 32, 64), 128, 25),
-    "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50),
+    "tiny": Sizes(128, 64, 6, (1, 2, 4), 16, 2, 0.6),
+    "laptop": Sizes(4000, 1000, 150, (1, 2, 4, 8, 16, 32, 64), 128, 25, 0.73),
+    "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50, 0.73),
 }
 
 
@@ -193,7 +195,7 @@ def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparis
         held_out = max(1, min(sizes.held_out_pairs, len(rows) // 10))
         last = min(len(rows), held_out + num_pairs)
         return Comparisons(rows.select(range(held_out, last)), rows.select(range(held_out)), None)
-    people = population(seed=config.seed)
+    people = population(seed=config.seed, agreement=sizes.agreement)
 
     def ask(prompts: Dataset, number: int, seed: int) -> Callable[[Run], _Rows]:
         return lambda run: _Rows(simulated_labels(policy, prompts, num_pairs=number, people=people, seed=seed))

@@ -128,8 +128,8 @@ def plot_overoptimization(
     The mean is drawn over the distances that every seed has reached, the seeds being interpolated linearly.
 
     Args:
-        rows: Rows of `method`, `kl` [nats], `proxy`, `gold`, in the gold scale relative to the start, and `seed` (0
-            where there is none).
+        rows: Rows of `method`, `kl` [nats], `proxy` and `gold` (above the start, in standard deviations there), and
+            `seed` (0 where there is none).
         method: Which rows to draw.
         fit: Gao's form, drawn over the gold points.
         title: The claim.
@@ -140,7 +140,9 @@ def plot_overoptimization(
     chosen = sorted((row for row in rows if row["method"] == method), key=_seed)
     if not chosen:
         raise ValueError(f"there is nothing to draw: none of the {len(rows)} rows has the method {method!r}.")
-    axes = new_axes(title, "distance from the start, $\\sqrt{KL}$ [$\\sqrt{nat}$]", "score above the start [gold std]")
+    axes = new_axes(
+        title, "distance from the start, $\\sqrt{KL}$ [$\\sqrt{nat}$]", "score above the start [std at the start]"
+    )
     seeds = [list(group) for _, group in groupby(chosen, key=_seed)]
     for role, color, style, label in (
         ("proxy", PROXY, "--", "what the reward model says"),

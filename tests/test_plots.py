@@ -64,7 +64,7 @@ PLOTS: dict[str, tuple[Callable[[], Axes], str, str, str]] = {
         lambda: plot_overoptimization(CURVES, title="Claim"),
         "Claim",
         r"distance from the start, $\sqrt{KL}$ [$\sqrt{nat}$]",
-        "score above the start [gold std]",
+        "score above the start [std at the start]",
     ),
     "training": (
         lambda: plot_training(HISTORY, {"loss": ("loss", PROXY)}, title="Claim", ylabel="loss [nats]"),

@@ -70,7 +70,7 @@ def load_tldr(source: str = "world", *, scale: str = "laptop", seed: int = 0, lo
     if source == "world":
         return _world(WORLD_SIZES[scale], seed, long)
     splits = _read(source)
-    train = demonstrations_of(splits["train"], source)
+    train = demonstrations_of(_split(splits, "train", source), source)
     validation = splits.get("validation", splits.get("valid"))
     if validation is not None:
         validation = demonstrations_of(validation, f"{source} (validation)")
@@ -97,15 +97,21 @@ def _world(sizes: dict[str, int], seed: int, long: bool) -> TLDR:
     return TLDR(name="world", **splits, held_out=rows("held out", sizes["validation"], held_out=True))
 
 
-def pretraining_texts(num_texts: int, *, seed: int = 0) -> list[str]:
-    """Raw web text of the world: posts of all frames, followed by what strangers write after `TL;DR:`."""
+def pretraining_rows(num_posts: int, *, seed: int = 0) -> Dataset:
+    """Raw web text of the world: posts of all frames, each with what a stranger writes after it."""
     world = World()
-    texts = []
-    for index in range(num_texts):
+    rows = []
+    for index in range(num_posts):
         rng = random.Random(f"{seed}/pretraining/{index}")
         post = world.post(rng, world.lexicon.frames)
-        texts.append(post.query + completion_text(world.web_text(rng, post)))
-    return texts
+        rows.append({"prompt": post.query, "completion": completion_text(world.web_text(rng, post))})
+    return Dataset.from_list(rows)
+
+
+def pretraining_texts(num_texts: int, *, seed: int = 0) -> list[str]:
+    """`pretraining_rows`, each as one text."""
+    rows = pretraining_rows(num_texts, seed=seed)
+    return [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
 
 
 def load_comparisons(source: str, *, split: str = "train") -> Dataset:
@@ -121,10 +127,13 @@ def load_comparisons(source: str, *, split: str = "train") -> Dataset:
     """
     if source == "world":
         raise ValueError("the world's comparisons are not stored: simulated_labels(policy, prompts) makes them.")
-    splits = _read(source)
-    if split not in splits:
-        raise ValueError(f"{source} has no split {split!r}; it has {', '.join(splits)}.")
-    return comparisons_of(splits[split], source=source)
+    return comparisons_of(_split(_read(source), split, source), source=source)
+
+
+def _split(splits: Mapping[str, Dataset], name: str, source: str) -> Dataset:
+    if name not in splits:
+        raise ValueError(f"{source} has no split {name!r}; it has {', '.join(splits)}.")
+    return splits[name]
 
 
 def _read(source: str) -> dict[str, Dataset]:

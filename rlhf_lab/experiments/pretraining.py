@@ -1,31 +1,48 @@
 """Makes the base models that ship: a BPE tokenizer of the embedded world, and a Llama-shaped model at a size.
 
-Short texts come first. A comment quotes one sentence and says it in other words; a model that has learnt from comments
-which words mean the same soon learns to look for them in a whole post. From posts alone, a small model learns to write
-like a summary long before it learns to look.
+Small models learn the look of a summary long before they learn to look at the post. So they are taught in three parts:
+1. comments, each a quoted sentence and what it means in other words: which words mean the same;
+2. whole posts, followed by what strangers write after `TL;DR:`: what texts are like;
+3. the same with only the strangers' words in the loss: to find in a post what to say.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_lab.data.datasets import pretraining_texts
+from rlhf_lab.data.datasets import pretraining_rows, pretraining_texts
 from rlhf_lab.data.world import World
 from rlhf_lab.models import PAD_TOKEN, Policy, new_policy
 from rlhf_lab.records import write_json
 from rlhf_lab.runs import Run
 from rlhf_lab.training.fit import OptimizerConfig
-from rlhf_lab.training.supervised import PretrainConfig, pretrain, text_loss
+from rlhf_lab.training.supervised import PretrainConfig, SFTConfig, pretrain, sft, text_loss
 
 VOCABULARY = 4096
 EOS_TOKEN = "<|endoftext|>"
-PRETRAINING: dict[str, tuple[int, float]] = {"small": (2500, 8e-3), "medium": (2500, 5e-3), "large": (1500, 3e-3)}
-"""Updates on posts, and learning rate, that made the shipped model of each size."""
-COMMENT_STEPS = 1500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Updates of each part, and the learning rate of the first two; the third has a third of it."""
+
+    comments: int
+    posts: int
+    answers: int
+    learning_rate: float
+
+
+PRETRAINING = {
+    "small": Recipe(1500, 1500, 1500, 8e-3),
+    "medium": Recipe(1500, 800, 1500, 5e-3),
+    "large": Recipe(1500, 600, 1500, 3e-3),
+}
+"""What made the shipped model of each size."""
 NUM_TEXTS = 100_000
 LOSS_FILE = "loss.json"
 """Beside the weights: what a rebuild must reach."""
@@ -54,34 +71,36 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     Args:
         size: small, medium or large.
         out: Folder of the run; the model is written to its `result`.
-        num_steps: Updates on comments, and again on posts; 0 takes the numbers that made the shipped model.
+        num_steps: Updates in each part; 0 takes the numbers that made the shipped model.
         seed: Draws weights and texts.
     """
     texts = pretraining_texts(NUM_TEXTS, seed=seed)
     tokenizer = train_tokenizer(texts[:20_000])
     start = new_policy(size, tokenizer, seed=seed)
-    steps, rate = PRETRAINING[size]
-    optimizer = OptimizerConfig(
-        learning_rate=rate, warmup_fraction=0.03, weight_decay=0.05, final_fraction=0.05, adam_eps=1e-8
-    )
-    config = PretrainConfig(num_steps=num_steps or steps, optimizer=optimizer)
-    run = Run(out, seed=seed, identity={"size": size, "num_steps": config.num_steps}, checkpoint_every=200)
-    first = pretrain(
-        start,
-        comment_texts(NUM_TEXTS, seed=seed),
-        config,
-        num_steps=num_steps or COMMENT_STEPS,
-        batch_size=64,
-        max_tokens=64,
-        run=run.stage("comments"),
-    )
-    policy = pretrain(first, texts, config, run=run)
+    recipe = PRETRAINING[size]
+    if num_steps:
+        recipe = Recipe(num_steps, num_steps, num_steps, recipe.learning_rate)
+    run = Run(out, seed=seed, identity={"size": size, **asdict(recipe)}, checkpoint_every=100)
+    policy = _taught(start, texts, recipe, run)
     result = Path(out) / "result"
     Policy(policy.network.to(torch.float16), tokenizer).save(result)  # type: ignore[arg-type]
     loss = shipped_loss(result, seed=seed)
-    write_json(result / LOSS_FILE, {"held_out_loss": loss, "num_steps": config.num_steps, "seed": seed})
-    run.clear_checkpoint()
+    write_json(result / LOSS_FILE, {"held_out_loss": loss, "recipe": asdict(recipe), "seed": seed})
     return result, loss
+
+
+def _taught(start: Policy, texts: Sequence[str], recipe: Recipe, run: Run) -> Policy:
+    optimizer = OptimizerConfig(
+        learning_rate=recipe.learning_rate, warmup_fraction=0.03, weight_decay=0.05, final_fraction=0.05, adam_eps=1e-8
+    )
+    gentle = replace(optimizer, learning_rate=recipe.learning_rate / 3)
+    short = PretrainConfig(num_steps=recipe.comments, batch_size=64, max_tokens=64, optimizer=optimizer)
+    whole = PretrainConfig(num_steps=recipe.posts, optimizer=optimizer)
+    answers = SFTConfig(batch_size=32, max_prompt_tokens=192, max_response_tokens=64, optimizer=gentle)
+    policy = pretrain(start, comment_texts(NUM_TEXTS, seed=run.seed), short, run=run.stage("comments"))
+    policy = pretrain(policy, texts, whole, run=run.stage("posts"))
+    rows = pretraining_rows(recipe.answers * answers.batch_size, seed=run.seed + 2)
+    return sft(policy, rows, answers, run=run.stage("answers"))
 
 
 def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:

@@ -50,24 +50,24 @@ def _post(prompt: str) -> dict[str, str]:
 def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     rates = {name: {"win_rate": row} for name, row in results["win_rate_vs_reference"].items()}
     figures = {
-        "win_rates": plots.plot_win_rates(rates, title="Human feedback beats imitation"),
+        "win_rates": plots.plot_win_rates(rates, title=_win_rate_claim(results["win_rate_vs_reference"])),
         "calibration": plots.plot_calibration(results["reward_model"]["calibration"]),
         "reward_model": plots.plot_training(
             histories["reward_model"],
             {"rm/accuracy": ("on its training batches", plots.PROXY)},
-            title="The reward model learns what people prefer",
+            title="The reward model on comparisons it has not yet learnt from",
             ylabel="accuracy",
         ),
         "ppo_score": plots.plot_training(
             histories["human_feedback"],
             {"objective/score": ("reward model's score", plots.PROXY)},
-            title="PPO earns reward ...",
+            title="The reward that PPO earns ...",
             ylabel="score [reward units]",
         ),
         "ppo_kl": plots.plot_training(
             histories["human_feedback"],
             {"objective/kl": ("KL(policy || reference)", plots.POLICY)},
-            title="... and pays for it in distance",
+            title="... and how far it goes for it",
             ylabel="KL [nats]",
         ),
     }
@@ -75,7 +75,7 @@ def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, 
     if points:
         figures["overoptimization"] = _overoptimization(points)
         figures["best_of_n"] = plots.plot_overoptimization(
-            points, method="best_of_n", title="Best-of-n spends few nats for the same gold"
+            points, method="best_of_n", title="Best-of-n: the best of more and more samples"
         )
     return figures
 
@@ -95,4 +95,17 @@ def _overoptimization(points: Sequence[Mapping[str, Any]]) -> Any:
     rows = smoothed(points, "ppo")
     known = [row for row in rows if row["kl"] > 0.05]
     fit = fit_gao([row["kl"] for row in known], [row["gold"] for row in known], form="rl") if len(known) > 3 else None
-    return plots.plot_overoptimization(rows, fit=fit, title="Without a penalty, the proxy rises and the truth falls")
+    return plots.plot_overoptimization(rows, fit=fit, title=_overoptimization_claim(rows))
+
+
+def _win_rate_claim(rates: Mapping[str, Mapping[str, float]]) -> str:
+    """What the intervals allow to say."""
+    beats = rates["human_feedback"]["low"] > rates["supervised"]["high"]
+    return "Human feedback beats imitation" if beats else "Win rates against the reference"
+
+
+def _overoptimization_claim(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the curves allow to say: a fall is one of more than 0.3 standard deviations."""
+    falls = max(row["gold"] for row in rows) - rows[-1]["gold"] > 0.3
+    rises = rows[-1]["proxy"] > rows[0]["proxy"]
+    return "Without a penalty, the proxy rises and the truth falls" if falls and rises else "PPO without a penalty"

@@ -263,7 +263,7 @@ def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoF
     rows = tables["reward_models"]
     points = tables["overoptimization"]
     return {
-        "win_rates": plots.plot_win_rates_by_size(tables["win_rates"], title="Human feedback beats imitation and size"),
+        "win_rates": plots.plot_win_rates_by_size(tables["win_rates"], title="Preference by size and by training"),
         "reward_models": plots.plot_reward_model_accuracy(
             rows,
             labeler_agreement=_mean(rows, "labeler_agreement"),

@@ -248,9 +248,9 @@ def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> 
 def _overoptimization(
     job: Job, policy: Policy, reward_model: RewardModel, data: TLDR, sizes: Sizes
 ) -> list[dict[str, Any]]:
-    """Points (KL, proxy, gold) of PPO with and without penalty and of best-of-n, in the gold scale, from the start.
+    """Points (KL, proxy, gold) of PPO with and without penalty and of best-of-n.
 
-    Gold is in standard deviations of the supervised policy's gold scores, the proxy in those of its proxy scores.
+    Both scores are above those of the supervised policy, in standard deviations of its scores.
     """
     seed = job.config.seed
     prompts = data.validation.select(range(min(sizes.best_of_prompts, len(data.validation))))

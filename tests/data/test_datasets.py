@@ -571,6 +571,13 @@ def test_a_split_that_a_file_does_not_have_is_refused(write: Callable[..., str])
         load_comparisons(write([PREFERENCE]), split="valid1")
 
 
+def test_a_dataset_of_the_hub_without_a_train_split_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = {"test": datasets.Dataset.from_list([POST])}
+    monkeypatch.setattr("rlhf_lab.data.datasets.load_dataset", lambda _: hub)
+    with pytest.raises(ValueError, match="someone/posts has no split 'train'; it has test"):
+        load_tldr("someone/posts")
+
+
 def test_an_unknown_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="scale 'big' is unknown; choose one of tiny, laptop, gpu"):
         load_tldr(scale="big")

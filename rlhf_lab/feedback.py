@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rlhf_lab.data.batching import encode_candidates
 from rlhf_lab.data.judge import Judge, Judgement
-from rlhf_lab.generation import SamplingConfig, generate
+from rlhf_lab.generation import SamplingConfig, distinct_pairs
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.scoring import candidate_scores
 
@@ -92,7 +92,6 @@ class LearnedReward:
         ]
         size = max(1, self.batch_size // max((len(texts) for _, texts in groups), default=1))
         scores: list[float] = []
-        device = next(self.model.network.parameters()).device
         for start in range(0, len(groups), size):
             part = groups[start : start + size]
             batch = encode_candidates(
@@ -101,10 +100,9 @@ class LearnedReward:
                 [texts for _, texts in part],
                 max_prompt_tokens=self.max_prompt_tokens,
                 max_response_tokens=self.max_response_tokens,
-            )
-            rows = candidate_scores(self.model.network, batch.to(device)).tolist()
-            for row, (_, texts) in zip(rows, part, strict=True):
-                scores += row[: len(texts)]
+            ).to(self.model.network.device)
+            is_there = batch.response_mask.any(-1)
+            scores += candidate_scores(self.model.network, batch)[is_there].tolist()
         return scores
 
 
@@ -301,28 +299,11 @@ def simulated_labels(
 ) -> Dataset:
     """Comparisons of two samples of `policy` for each of `num_pairs` prompts, by simulated people.
 
-    Prompts are taken in order and again from the start when they run out; pairs of identical samples are not asked
-    about and other samples are drawn instead.
+    The prompts and samples are those of `distinct_pairs`.
 
     Raises:
         ValueError: There are no prompts, or the policy writes the same text for every sample.
     """
-    if len(prompts) == 0:
-        raise ValueError("there are no prompts to compare summaries of.")
-    asked: list[str] = []
-    pairs: list[tuple[str, str]] = []
-    for attempt in range(20):
-        if not (missing := num_pairs - len(pairs)):
-            break
-        texts = [prompts[(len(asked) + index + attempt) % len(prompts)]["prompt"] for index in range(missing)]
-        rng = torch.Generator().manual_seed(seed * 1000 + attempt)
-        groups = generate(policy, texts, sampling or SamplingConfig(temperature=1.0), num_candidates=2, rng=rng)
-        for prompt, (first, second) in zip(texts, groups, strict=True):
-            if first != second and first.strip() and second.strip():
-                asked.append(prompt)
-                pairs.append((first, second))
-    if len(pairs) < num_pairs:
-        raise ValueError(
-            f"only {len(pairs)} of {num_pairs} pairs differ: the policy repeats itself; raise the temperature."
-        )
+    texts = [row["prompt"] for row in prompts.to_list()]
+    asked, pairs = distinct_pairs(policy, texts, num_pairs, sampling, seed=seed)
     return (people or population(seed=seed)).compare(asked, pairs, seed=seed)

@@ -185,6 +185,38 @@ def generate(
     return texts
 
 
+def distinct_pairs(
+    policy: Policy, prompts: Sequence[str], num_pairs: int, config: SamplingConfig | None = None, *, seed: int = 0
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Prompts for `num_pairs` comparisons, and two samples for each that differ.
+
+    Prompts are taken in order and again from the start when they run out; pairs of identical samples, or with an empty
+    one, are left out and other samples are drawn instead. The temperature is 1 unless `config` says otherwise.
+
+    Raises:
+        ValueError: There are no prompts, or the policy writes the same text for every sample.
+    """
+    if not prompts:
+        raise ValueError("there are no prompts to compare summaries of.")
+    asked: list[str] = []
+    pairs: list[tuple[str, str]] = []
+    for attempt in range(20):
+        if not (missing := num_pairs - len(pairs)):
+            break
+        texts = [prompts[(len(asked) + index + attempt) % len(prompts)] for index in range(missing)]
+        rng = torch.Generator().manual_seed(seed * 1000 + attempt)
+        groups = generate(policy, texts, config or SamplingConfig(temperature=1.0), num_candidates=2, rng=rng)
+        for prompt, (first, second) in zip(texts, groups, strict=True):
+            if first != second and first.strip() and second.strip():
+                asked.append(prompt)
+                pairs.append((first, second))
+    if len(pairs) < num_pairs:
+        raise ValueError(
+            f"only {len(pairs)} of {num_pairs} pairs differ: the policy repeats itself; raise the temperature."
+        )
+    return asked, pairs
+
+
 def best_of_n(
     policy: Policy,
     score: Callable[[Sequence[str], Sequence[str]], Sequence[float]],

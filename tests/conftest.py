@@ -6,7 +6,7 @@ out into failing: for named needs (`trl,real_data`), or with `all` for every tes
 
 import os
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 # Set before anything imports torch, and inherited by the processes that tests start.
@@ -29,6 +29,17 @@ hypothesis.settings.load_profile("rlhf_lab")
 
 ABSENT = "absent capability"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks as small as the tests' gain nothing from a second thread, which costs seconds where cores are shared."""
+    import torch  # Here, so that a run without such a test does not pay for it.
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _required() -> set[str]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,6 @@ import pytest
 import torch
 from datasets import Dataset
 from scipy.special import expit
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from rlhf_lab import evaluation
 from rlhf_lab.data.judge import Judge, Judgement
@@ -32,6 +30,7 @@ from rlhf_lab.evaluation import (
 from rlhf_lab.feedback import Labeler, Population
 from rlhf_lab.generation import SamplingConfig
 from rlhf_lab.models import Policy, new_reward_model
+from tests.networks import bigram_network, seeded, word_tokenizer
 
 WORDS = ("<eos>", "[PAD]", "p", "a", "b", "c")
 Table = dict[str, dict[str, float]]
@@ -51,50 +50,21 @@ OTHER: Table = {
 TWENTY = [""] * 4 + [" a b"] * 2 + [" a b c"] * 2 + [" a c"] * 6 + [" b"] * 3 + [" b c"] * 3
 """Every text of `TABLE`, exactly as often as it is written in twenty."""
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def chain(table: Table) -> Policy:
-    """A Llama that writes words by `table`: its layers add nothing, so a token's logits depend on itself alone."""
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="p"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    network = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(WORDS),
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=256,
-            tie_word_embeddings=False,
-            bos_token_id=None,
-            eos_token_id=0,
-            pad_token_id=1,
-        )
-    )
-    layer = network.model.layers[0]
-    with torch.no_grad():
-        layer.self_attn.o_proj.weight.zero_()
-        layer.mlp.down_proj.weight.zero_()
-        network.model.embed_tokens.weight.copy_(torch.eye(len(WORDS), 8))
-        network.lm_head.weight.fill_(-1e4)
-        for word, following in table.items():
-            for after, prob in following.items():
-                # A one-hot embedding of width 8 has the norm sqrt(8) after RMSNorm.
-                network.lm_head.weight[WORDS.index(after), WORDS.index(word)] = math.log(prob) / math.sqrt(8)
-    return Policy(network, PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="[PAD]"))
+    """Writes words by `table`."""
+    logits = torch.full((len(WORDS), len(WORDS)), -1e4)
+    for word, following in table.items():
+        for after, prob in following.items():
+            logits[WORDS.index(word), WORDS.index(after)] = math.log(prob)
+    return Policy(bigram_network(logits, eos_token_id=0, pad_token_id=1), word_tokenizer(WORDS))
 
 
 def text_prob(table: Table, text: str) -> float:
     words = ["p", *text.split(), "<eos>"]
     return math.prod(table[word].get(after, 0.0) for word, after in itertools.pairwise(words))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, which costs seconds where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +355,7 @@ def test_best_of_n_is_the_mean_over_all_subsets(policy: Policy, monkeypatch: pyt
 def test_a_reward_model_s_report_by_hand(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that counts words; people who are right with probability p, p^2 + (1 - p)^2 = 0.73."""
     monkeypatch.setattr(evaluation, "LearnedReward", lambda model: num_words)
-    model = new_reward_model(policy, generator=torch.Generator().manual_seed(0))
+    model = new_reward_model(policy, generator=seeded())
     pairs = [("a b c", "a b"), ("a", "b"), ("a", "a b"), ("b c", "c")] * 5
     labels = Dataset.from_list([{"prompt": "p", "chosen": one, "rejected": two} for one, two in pairs])
     report = reward_model_report(model, labels)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,8 @@ import pytest
 import torch
 from datasets import Dataset
 from scipy.special import expit
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from rlhf_lab import feedback
+from rlhf_lab import feedback, generation
 from rlhf_lab.data.judge import Judge, Judgement
 from rlhf_lab.experiments.pretraining import train_tokenizer
 from rlhf_lab.feedback import (
@@ -30,8 +28,11 @@ from rlhf_lab.feedback import (
 from rlhf_lab.generation import SamplingConfig
 from rlhf_lab.models import Policy, RewardModel, new_policy, new_reward_model
 from rlhf_lab.records import Comparison
+from tests.networks import seeded, word_tokenizer
 
 MARKERS = ("hedge", "sure", "polite", "complaint")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class GradedJudge(Judge):
@@ -58,15 +59,6 @@ class GradedJudge(Judge):
 JUDGE = GradedJudge()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, which costs seconds where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def people_read_grades(monkeypatch: pytest.MonkeyPatch) -> None:
     """`population` with the judge above, which is exact and, unlike the gold judge, built at once."""
@@ -84,17 +76,12 @@ def people(*labelers: Labeler, agreement: float = 0.73) -> Population:
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     """Random weights, and a tokenizer of seven words."""
-    words = ["<eos>", "[PAD]", "a", "b", "c", "d", "e"]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="a"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    return new_policy(
-        "small", PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="[PAD]")
-    )
+    return new_policy("small", word_tokenizer(["<eos>", "[PAD]", "a", "b", "c", "d", "e"]))
 
 
 @pytest.fixture(scope="module")
 def reward_model(policy: Policy) -> RewardModel:
-    model = new_reward_model(policy, generator=torch.Generator().manual_seed(0))
+    model = new_reward_model(policy, generator=seeded())
     model.network.config.score_offset = 0.25
     return model
 
@@ -424,7 +411,7 @@ class Writer:
 
 
 def test_identical_samples_are_not_asked_about(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feedback, "generate", Writer(lambda call: call % 3 == 0))
+    monkeypatch.setattr(generation, "generate", Writer(lambda call: call % 3 == 0))
     prompts = Dataset.from_list([{"prompt": f"post {index}"} for index in range(4)])
     rows = simulated_labels(policy, prompts, num_pairs=10, people=people(labeler()))
     assert len(rows) == 10
@@ -434,7 +421,7 @@ def test_identical_samples_are_not_asked_about(policy: Policy, monkeypatch: pyte
 
 def test_a_policy_that_repeats_itself_cannot_be_labeled(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = Dataset.from_list([{"prompt": "post"}])
-    monkeypatch.setattr(feedback, "generate", Writer(lambda call: call > 2))
+    monkeypatch.setattr(generation, "generate", Writer(lambda call: call > 2))
     with pytest.raises(ValueError, match="only 2 of 5 pairs differ: the policy repeats itself; raise the temperature"):
         simulated_labels(policy, prompts, num_pairs=5, people=people(labeler()))
     with pytest.raises(ValueError, match="there are no prompts"):
@@ -460,7 +447,7 @@ def test_a_policy_s_own_samples_are_labeled(policy: Policy) -> None:
 def test_a_repeated_prompt_scores_as_it_does_alone() -> None:
     """Responses to one prompt share its reading, whatever their number; the scores do not change."""
     tokenizer = train_tokenizer(["one two three four five six seven"] * 4, 300)
-    model = new_reward_model(new_policy("small", tokenizer), generator=torch.Generator().manual_seed(0))
+    model = new_reward_model(new_policy("small", tokenizer), generator=seeded())
     prompts = ["one two"] * 3 + ["three four five"] + ["one two"] * 2
     responses = [" six", " seven six", " two", " one", " four", " five five"]
     alone = [LearnedReward(model)([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]

@@ -1,95 +1,31 @@
 """Sampling: the tokens that reading everything anew would give, with the probabilities that the network gives."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from rlhf_lab.data.batching import encode_prompts
 from rlhf_lab.experiments.pretraining import train_tokenizer
 from rlhf_lab.generation import Rollout, SamplingConfig, best_of_n, choose, generate, sample
-from rlhf_lab.models import Policy, new_policy, without_dropout
+from rlhf_lab.models import Policy, new_policy
+from tests.networks import architectures, bigram_network, random_network, seeded
 
 VOCABULARY, EOS = 11, 3
-COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.2,  # Large, so that every token changes what follows it.
-    "bos_token_id": None,
-    "eos_token_id": EOS,
-    "pad_token_id": 0,
-}
-CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
-    "llama": lambda: LlamaConfig(**COMMON, intermediate_size=24, num_key_value_heads=2),
-    "gpt_neox": lambda: GPTNeoXConfig(**COMMON, intermediate_size=24),
-    "gpt2": lambda: GPT2Config(**COMMON),
-}
+TOKENS = {"vocab_size": VOCABULARY, "eos_token_id": EOS, "pad_token_id": 0}
 PROMPTS = ([4, 9, 5, 7, 8], [6], [10, 2, 9], [5, 5])
 GREEDY = SamplingConfig(temperature=0.0, max_response_tokens=12)
 
-architectures = pytest.mark.parametrize("architecture", CONFIGS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, which costs seconds where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def random_network(architecture: str) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return without_dropout(AutoModelForCausalLM.from_config(CONFIGS[architecture]())).eval()
-
-
-def bigram_network(logits: Tensor) -> PreTrainedModel:
-    """A Llama whose logits after token t are row t of `logits`, whatever came before.
-
-    Attention and feed-forward add nothing, so the last layer sees the one-hot embedding, scaled by sqrt(vocabulary).
-    """
-    size = len(logits)
-    config = LlamaConfig(
-        vocab_size=size,
-        hidden_size=size,
-        intermediate_size=4,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        head_dim=4,
-        rms_norm_eps=1e-12,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=EOS,
-    )
-    network = LlamaForCausalLM(config).eval()
-    layer = network.model.layers[0]
-    with torch.no_grad():
-        layer.self_attn.o_proj.weight.zero_()
-        layer.mlp.down_proj.weight.zero_()
-        network.model.embed_tokens.weight.copy_(torch.eye(size))
-        network.lm_head.weight.copy_(logits.T / math.sqrt(size))
-    return network
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def counting_network() -> PreTrainedModel:
     """After t comes t + 1; after the last token, token 0."""
-    return bigram_network(20 * torch.eye(VOCABULARY).roll(1, dims=1))
+    return bigram_network(20 * torch.eye(VOCABULARY).roll(1, dims=1), eos_token_id=EOS)
 
 
 def padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -100,8 +36,7 @@ def padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def uniforms_for(prompts: Sequence[Any], config: SamplingConfig, num_candidates: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.rand(len(prompts), num_candidates, config.max_response_tokens, generator=generator)
+    return torch.rand(len(prompts), num_candidates, config.max_response_tokens, generator=seeded(5))
 
 
 def write(
@@ -144,7 +79,7 @@ def frequencies(logits: Tensor, config: SamplingConfig, *, draws: int = 20_000) 
 @architectures
 @pytest.mark.parametrize("config", [SamplingConfig(temperature=1.0, max_response_tokens=12), GREEDY])
 def test_the_cache_gives_the_tokens_of_reading_everything_anew(architecture: str, config: SamplingConfig) -> None:
-    network, uniforms = random_network(architecture), uniforms_for(PROMPTS, config, 3)
+    network, uniforms = random_network(architecture, **TOKENS).eval(), uniforms_for(PROMPTS, config, 3)
     rollout = write(network, PROMPTS, config, uniforms)
     expected = [
         [written_without_cache(network, prompt, config, numbers) for numbers in group]
@@ -187,7 +122,7 @@ def test_a_rollout_keeps_its_prompts() -> None:
 @architectures
 def test_a_batch_split_in_two_gives_the_same_tokens(architecture: str) -> None:
     config = SamplingConfig(temperature=1.0, max_response_tokens=12)
-    network, uniforms = random_network(architecture), uniforms_for(PROMPTS, config, 2)
+    network, uniforms = random_network(architecture, **TOKENS).eval(), uniforms_for(PROMPTS, config, 2)
     whole = written(write(network, PROMPTS, config, uniforms))
     parts = [written(write(network, PROMPTS[rows], config, uniforms[rows])) for rows in (slice(1), slice(1, None))]
     assert whole == parts[0] + parts[1]
@@ -203,11 +138,12 @@ def test_inverting_the_distribution_gives_softmax_frequencies(temperature: float
 
 
 def test_random_texts_have_the_frequencies_of_their_transitions() -> None:
-    probs = torch.softmax(torch.randn(VOCABULARY, VOCABULARY, generator=torch.Generator().manual_seed(0)), dim=-1)
+    probs = torch.softmax(torch.randn(VOCABULARY, VOCABULARY, generator=seeded()), dim=-1)
     probs[:, EOS] = 0
     probs /= probs.sum(-1, keepdim=True)
     config, draws = SamplingConfig(temperature=1.0, max_response_tokens=2), 50_000
-    rollout = write(bigram_network(probs.log().clamp_min(-50)), [[7]], config, uniforms_for([7], config, draws))
+    network = bigram_network(probs.log().clamp_min(-50), eos_token_id=EOS)
+    rollout = write(network, [[7]], config, uniforms_for([7], config, draws))
     pairs = rollout.responses[0, :, 0] * VOCABULARY + rollout.responses[0, :, 1]
     actual = torch.bincount(pairs, minlength=VOCABULARY**2).view(VOCABULARY, VOCABULARY) / draws
     expected = probs[7][:, None] * probs
@@ -244,7 +180,7 @@ def test_top_p_counts_probability_after_the_temperature() -> None:
 
 def test_a_token_without_probability_is_never_taken() -> None:
     logits = torch.full((4096, 300), -math.inf)
-    logits[:, 1:-1] = torch.randn(4096, 298, generator=torch.Generator().manual_seed(0))
+    logits[:, 1:-1] = torch.randn(4096, 298, generator=seeded())
     for top_p in (1.0, 0.9):
         config = SamplingConfig(temperature=1.0, top_p=top_p)
         for uniform in (0.0, 1 - 2**-24):
@@ -273,10 +209,6 @@ SHORT = SamplingConfig(temperature=1.0, max_response_tokens=8)
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     return new_policy("small", train_tokenizer(TEXTS, 300))
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_generated_texts_do_not_depend_on_the_batch_size(policy: Policy) -> None:

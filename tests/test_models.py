@@ -16,7 +16,6 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -40,15 +39,9 @@ from rlhf_lab.models import (
     without_dropout,
 )
 from rlhf_lab.scoring import candidate_scores
+from tests.networks import architectures, random_network, seeded
 
 TEXTS = ["My cat left the house.", "A dog!", "We were both in the wrong, my boss and I."]
-CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
-    "llama": lambda **common: LlamaConfig(**common, intermediate_size=24, num_key_value_heads=2),
-    "gpt_neox": lambda **common: GPTNeoXConfig(**common, intermediate_size=24),
-    "gpt2": lambda **common: GPT2Config(**common),
-}
-
-architectures = pytest.mark.parametrize("architecture", CONFIGS)
 
 
 @pytest.fixture
@@ -62,23 +55,9 @@ def policy(tokenizer: PreTrainedTokenizerBase) -> Policy:
 
 
 def policy_of(architecture: str, tokenizer: PreTrainedTokenizerBase, *, vocabulary: int | None = None) -> Policy:
-    config = CONFIGS[architecture](
-        vocab_size=vocabulary or len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=None,
-    )
-    torch.manual_seed(0)
-    return Policy(without_dropout(AutoModelForCausalLM.from_config(config)), tokenizer)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    size = vocabulary or len(tokenizer)
+    network = random_network(architecture, vocab_size=size, eos_token_id=tokenizer.eos_token_id, pad_token_id=None)
+    return Policy(network, tokenizer)
 
 
 def centred(reward_model: RewardModel, offset: float) -> RewardModel:
@@ -355,7 +334,7 @@ def test_the_base_of_a_scale_is_the_model_of_its_size(
     monkeypatch.setattr(models, "checkpoint_folder", lambda: tmp_path)
     for name in ("tiny", "small"):
         assert_same_weights(load_base(name).network, policy.network)
-    with pytest.raises(ValueError, match=r"medium holds no model; make it with: rlhf-lab pretrain --size medium"):
+    with pytest.raises(ValueError, match=r"medium holds no model: this copy of the kit is incomplete"):
         load_base("medium")
 
 
@@ -377,5 +356,5 @@ def test_dropout_that_a_module_keeps_as_a_number_is_off(kind: Any) -> None:
 def test_a_new_reward_model_leaves_the_global_generator_alone() -> None:
     tokenizer = train_tokenizer(["a few words for a tokenizer"] * 4, 300)
     before = torch.get_rng_state()
-    new_reward_model(new_policy("small", tokenizer), generator=torch.Generator().manual_seed(3))
+    new_reward_model(new_policy("small", tokenizer), generator=seeded(3))
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,75 +1,36 @@
 """Candidates' log-probs, scores and values: those of reading each text alone, in value and in gradient."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from rlhf_lab.data.batching import Candidates
-from rlhf_lab.models import without_dropout
 from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values, vocabulary_head
+from tests.networks import architectures, random_network, seeded
 
 VOCABULARY = 19
-COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.2,  # Large, so that every token changes what follows it.
-    "bos_token_id": None,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-}
-CONFIGS: dict[str, Callable[..., PretrainedConfig]] = {
-    "llama": lambda **more: LlamaConfig(**COMMON, intermediate_size=24, num_key_value_heads=2, **more),
-    "gpt_neox": lambda **more: GPTNeoXConfig(**COMMON, intermediate_size=24, **more),
-    "gpt2": lambda **more: GPT2Config(**COMMON, **more),
-}
+TOKENS = {"vocab_size": VOCABULARY, "eos_token_id": 1, "pad_token_id": 0}
 PROMPT_TOKENS = (5, 1, 3)
 RESPONSE_TOKENS = ((4, 1, 2), (2, 3, 1), (3, 0, 2))
 """Of each prompt's candidates; 0 is an absent one."""
 
-architectures = pytest.mark.parametrize("architecture", CONFIGS)
+pytestmark = pytest.mark.usefixtures("one_thread")
 ways_to_read = pytest.mark.parametrize("shared_prompt", [True, False])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from a second thread, which costs seconds where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def build(kind: Any, architecture: str, **more: Any) -> PreTrainedModel:
-    torch.manual_seed(0)
-    return without_dropout(kind.from_config(CONFIGS[architecture](**more))).train()
-
-
 def language_model(architecture: str = "llama") -> PreTrainedModel:
-    return build(AutoModelForCausalLM, architecture)
+    return random_network(architecture, **TOKENS).train()
 
 
 def scorer(architecture: str = "llama", *, offset: float = 0.0) -> PreTrainedModel:
-    return build(AutoModelForSequenceClassification, architecture, num_labels=1, score_offset=offset)
+    kind = AutoModelForSequenceClassification
+    return random_network(architecture, kind=kind, num_labels=1, score_offset=offset, **TOKENS).train()
 
 
 def some_candidates(*, padding: int = 0) -> Candidates:
     """Prompts and responses of every length, with `padding` where there is nothing."""
-    draw = torch.Generator().manual_seed(1)
+    draw = seeded(1)
     prompt_mask = torch.arange(5) >= 5 - torch.tensor(PROMPT_TOKENS)[:, None]
     response_mask = torch.arange(4) < torch.tensor(RESPONSE_TOKENS)[..., None]
     prompt = torch.randint(2, VOCABULARY, prompt_mask.shape, generator=draw)
@@ -121,7 +82,7 @@ def plain_values(network: PreTrainedModel, candidates: Candidates) -> Tensor:
 def gradients(network: PreTrainedModel, output: Tensor) -> dict[str, Tensor]:
     """Of a sum that weighs every number of `output` differently."""
     network.zero_grad()
-    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(output.shape, generator=seeded(2))
     (output * weights).sum().backward()
     return {name: tensor.grad.clone() for name, tensor in network.named_parameters() if tensor.grad is not None}
 

@@ -97,21 +97,15 @@ def _world(sizes: dict[str, int], seed: int, long: bool) -> TLDR:
     return TLDR(name="world", **splits, held_out=rows("held out", sizes["validation"], held_out=True))
 
 
-def pretraining_rows(num_posts: int, *, seed: int = 0) -> Dataset:
-    """Raw web text of the world: posts of all frames, each with what a stranger writes after it."""
+def pretraining_texts(num_texts: int, *, seed: int = 0) -> list[str]:
+    """Raw web text of the world: posts of all frames, followed by what strangers write after `TL;DR:`."""
     world = World()
-    rows = []
-    for index in range(num_posts):
+    texts = []
+    for index in range(num_texts):
         rng = random.Random(f"{seed}/pretraining/{index}")
         post = world.post(rng, world.lexicon.frames)
-        rows.append({"prompt": post.query, "completion": completion_text(world.web_text(rng, post))})
-    return Dataset.from_list(rows)
-
-
-def pretraining_texts(num_texts: int, *, seed: int = 0) -> list[str]:
-    """`pretraining_rows`, each as one text."""
-    rows = pretraining_rows(num_texts, seed=seed)
-    return [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
+        texts.append(post.query + completion_text(world.web_text(rng, post)))
+    return texts
 
 
 def load_comparisons(source: str, *, split: str = "train") -> Dataset:

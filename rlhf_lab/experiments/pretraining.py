@@ -1,9 +1,10 @@
 """Makes the base models that ship: a BPE tokenizer of the embedded world, and a Llama-shaped model at a size.
 
-Small models learn the look of a summary long before they learn to look at the post. So they are taught in three parts:
-1. comments, each a quoted sentence and what it means in other words: which words mean the same;
-2. whole posts, followed by what strangers write after `TL;DR:`: what texts are like;
-3. the same with only the strangers' words in the loss: to find in a post what to say.
+Small models learn the look of a summary long before they learn to look at the post. So they are taught in four parts:
+1. posts, followed by what strangers write after `TL;DR:`: what texts are like;
+2. comments, each a quoted sentence and what it means in other words: which words mean the same;
+3. good summaries of posts, with only the summary in the loss: to find in a post what to say;
+4. the posts of part 1 again, so that the model writes like the web, careless and lazy as it is.
 """
 
 import random
@@ -12,11 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_lab.data.datasets import pretraining_rows, pretraining_texts
-from rlhf_lab.data.world import World
+from rlhf_lab.data.batching import completion_text
+from rlhf_lab.data.datasets import pretraining_texts
+from rlhf_lab.data.world import FAITHFUL, PERSON, World
 from rlhf_lab.models import PAD_TOKEN, Policy, new_policy
 from rlhf_lab.records import write_json
 from rlhf_lab.runs import Run
@@ -29,18 +32,19 @@ EOS_TOKEN = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Updates of each part, and the learning rate of the first two; the third has a third of it."""
+    """Updates of each part, and the learning rate of the first two; the others have a third of it."""
 
-    comments: int
     posts: int
-    answers: int
+    comments: int
+    summaries: int
+    posts_again: int
     learning_rate: float
 
 
 PRETRAINING = {
-    "small": Recipe(1500, 1500, 1500, 8e-3),
-    "medium": Recipe(1500, 800, 1500, 5e-3),
-    "large": Recipe(1500, 600, 1500, 3e-3),
+    "small": Recipe(1000, 600, 600, 200, 8e-3),
+    "medium": Recipe(1000, 600, 800, 200, 5e-3),
+    "large": Recipe(1500, 1000, 1000, 300, 3e-3),
 }
 """What made the shipped model of each size."""
 NUM_TEXTS = 100_000
@@ -79,7 +83,7 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     start = new_policy(size, tokenizer, seed=seed)
     recipe = PRETRAINING[size]
     if num_steps:
-        recipe = Recipe(num_steps, num_steps, num_steps, recipe.learning_rate)
+        recipe = Recipe(*[num_steps] * 4, recipe.learning_rate)
     run = Run(out, seed=seed, identity={"size": size, **asdict(recipe)}, checkpoint_every=100)
     policy = _taught(start, texts, recipe, run)
     result = Path(out) / "result"
@@ -89,18 +93,20 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     return result, loss
 
 
-def _taught(start: Policy, texts: Sequence[str], recipe: Recipe, run: Run) -> Policy:
+def _taught(policy: Policy, texts: Sequence[str], recipe: Recipe, run: Run) -> Policy:
     optimizer = OptimizerConfig(
         learning_rate=recipe.learning_rate, warmup_fraction=0.03, weight_decay=0.05, final_fraction=0.05, adam_eps=1e-8
     )
     gentle = replace(optimizer, learning_rate=recipe.learning_rate / 3)
-    short = PretrainConfig(num_steps=recipe.comments, batch_size=64, max_tokens=64, optimizer=optimizer)
-    whole = PretrainConfig(num_steps=recipe.posts, optimizer=optimizer)
-    answers = SFTConfig(batch_size=32, max_prompt_tokens=192, max_response_tokens=64, optimizer=gentle)
-    policy = pretrain(start, comment_texts(NUM_TEXTS, seed=run.seed), short, run=run.stage("comments"))
-    policy = pretrain(policy, texts, whole, run=run.stage("posts"))
-    rows = pretraining_rows(recipe.answers * answers.batch_size, seed=run.seed + 2)
-    return sft(policy, rows, answers, run=run.stage("answers"))
+    posts = PretrainConfig(num_steps=recipe.posts, optimizer=optimizer)
+    comments = PretrainConfig(num_steps=recipe.comments, batch_size=64, max_tokens=64, optimizer=optimizer)
+    summaries = SFTConfig(batch_size=32, max_prompt_tokens=192, max_response_tokens=64, optimizer=gentle)
+    again = PretrainConfig(num_steps=recipe.posts_again, optimizer=gentle)
+    policy = pretrain(policy, texts, posts, run=run.stage("posts"))
+    policy = pretrain(policy, comment_texts(NUM_TEXTS, seed=run.seed), comments, run=run.stage("comments"))
+    rows = good_summaries(recipe.summaries * summaries.batch_size, seed=run.seed)
+    policy = sft(policy, rows, summaries, run=run.stage("summaries"))
+    return pretrain(policy, texts, again, run=run.stage("posts again"))
 
 
 def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
@@ -111,6 +117,18 @@ def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
         rng = random.Random(f"{seed}/comments/{index}")
         texts.append(world.comment(rng, world.post(rng, world.lexicon.frames)))
     return texts
+
+
+def good_summaries(num_posts: int, *, seed: int = 0) -> Dataset:
+    """Posts of all frames (`prompt`) and summaries by people who take care, or some care (`completion`)."""
+    world = World()
+    rows = []
+    for index in range(num_posts):
+        rng = random.Random(f"{seed}/good summaries/{index}")
+        post = world.post(rng, world.lexicon.frames)
+        summary = world.summary(rng, post, rng.choice([FAITHFUL, PERSON]))
+        rows.append({"prompt": post.query, "completion": completion_text(summary)})
+    return Dataset.from_list(rows)
 
 
 def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:

@@ -6,16 +6,21 @@ give the same text, however the rows are split over batches and processes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from rlhf_lab.data.batching import Candidates, decode_responses, encode_prompts
 from rlhf_lab.models import Policy
 from rlhf_lab.scoring import positions_of, vocabulary_head
+
+WORTH_DROPPING = 0.75
+"""Finished responses are taken out of the batch when fewer than this share is still being written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +73,8 @@ def sample(
         config: Temperature, top-p, limit.
         uniforms: One number in [0, 1) for each token that may be written.
     """
-    batch = prompt.shape[0]
-    rows = batch * num_candidates
-    uniforms = uniforms.reshape(rows, -1)
+    batch, limit = prompt.shape[0], config.max_response_tokens
+    uniforms = uniforms.flatten(0, 1)
     cache = DynamicCache(config=network.config)
     hidden = network.base_model(
         input_ids=prompt,
@@ -80,34 +84,71 @@ def sample(
         use_cache=True,
     )[0][:, -1]
     cache.batch_repeat_interleave(num_candidates)
+    # Layers with a sliding window or a state of another kind stay as they are.
+    cache.layers[:] = [_WithRoom(layer, limit) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     hidden = hidden.repeat_interleave(num_candidates, dim=0)
-    mask = prompt_mask.repeat_interleave(num_candidates, dim=0)
-    position = mask.sum(-1, keepdim=True)
-    unfinished = torch.ones(rows, dtype=torch.bool, device=prompt.device)
-    tokens, masks = [], []
-    for step in range(config.max_response_tokens):
-        token = choose(vocabulary_head(network)(hidden).float(), uniforms[:, step], config)
-        tokens.append(torch.where(unfinished, token, 0))
-        masks.append(unfinished)
-        unfinished = unfinished & (token != eos_token_id)
-        if step + 1 == config.max_response_tokens or not bool(unfinished.any()):
+    prompt_mask_of = prompt_mask.repeat_interleave(num_candidates, dim=0)
+    position = prompt_mask_of.sum(-1, keepdim=True)
+    tokens = prompt.new_zeros(len(uniforms), limit)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    unfinished = torch.ones(len(uniforms), dtype=torch.bool, device=prompt.device)
+    rows = torch.arange(len(uniforms), device=prompt.device)  # which responses the network is writing
+    for step in range(limit):
+        token = choose(vocabulary_head(network)(hidden).float(), uniforms[rows, step], config)
+        mask[:, step] = unfinished
+        tokens[rows, step] = torch.where(unfinished[rows], token, 0)
+        unfinished[rows] &= token != eos_token_id
+        going = unfinished[rows]
+        if step + 1 == limit or not bool(going.any()):
             break
-        mask = torch.cat([mask, masks[-1][:, None]], dim=1)
+        if going.float().mean() < WORTH_DROPPING:
+            rows = rows[going]
+            cache.batch_select_indices(going.nonzero().squeeze(-1))
         hidden = network.base_model(
-            input_ids=tokens[-1][:, None],
-            attention_mask=mask.long(),
-            position_ids=position + step,
+            input_ids=tokens[rows, step, None],
+            attention_mask=torch.cat([prompt_mask_of[rows], mask[rows, : step + 1]], dim=1).long(),
+            position_ids=position[rows] + step,
             past_key_values=cache,
             use_cache=True,
         )[0][:, -1]
-    shape = (batch, num_candidates, -1)
+    shape, width = (batch, num_candidates, -1), int(mask.sum(-1).max())
     return Rollout(
         prompt=prompt,
         prompt_mask=prompt_mask,
-        responses=torch.stack(tokens, dim=1).view(shape),
-        response_mask=torch.stack(masks, dim=1).view(shape),
+        responses=tokens[:, :width].reshape(shape),
+        response_mask=mask[:, :width].reshape(shape),
         finished=~unfinished.view(batch, num_candidates),
     )
+
+
+class _WithRoom(DynamicLayer):
+    """A cache layer with memory for all that may come: a new token costs no copy of the old ones."""
+
+    def __init__(self, filled: DynamicLayer, room: int) -> None:
+        super().__init__()
+        assert filled.keys is not None and filled.values is not None
+        self.dtype, self.device, self.is_initialized = filled.keys.dtype, filled.keys.device, True
+        self.memory = [nn.functional.pad(part, (0, 0, 0, room)) for part in (filled.keys, filled.values)]
+        self._show(filled.keys.shape[-2])
+
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        keys, values = (part[:, :, :length] for part in self.memory)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write behind what is there."""
+        start = self.get_seq_length()
+        stop = start + key_states.shape[-2]
+        for part, states in zip(self.memory, (key_states, value_states), strict=True):
+            part[:, :, start:stop] = states
+        return self._show(stop)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows."""
+        length = self.get_seq_length()
+        self.memory = [part[indices] for part in self.memory]
+        self._show(length)
 
 
 def choose(

@@ -3,7 +3,7 @@
 Small models learn the look of a summary long before they learn to look at the post. So they are taught in four parts:
 1. posts, followed by what strangers write after `TL;DR:`: what texts are like;
 2. comments, each a quoted sentence and what it means in other words: which words mean the same;
-3. good summaries of posts, with only the summary in the loss: to find in a post what to say;
+3. posts with several good summaries each, only the summaries in the loss: to find in a post what to say;
 4. the posts of part 1 again, so that the model writes like the web, careless and lazy as it is.
 """
 
@@ -13,18 +13,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_lab.data.batching import completion_text
+from rlhf_lab.data.batching import completion_text, encode_candidates
 from rlhf_lab.data.datasets import pretraining_texts
 from rlhf_lab.data.world import FAITHFUL, PERSON, World
-from rlhf_lab.models import PAD_TOKEN, Policy, new_policy
+from rlhf_lab.models import PAD_TOKEN, Policy, copy_network, new_policy
 from rlhf_lab.records import write_json
 from rlhf_lab.runs import Run
-from rlhf_lab.training.fit import OptimizerConfig
-from rlhf_lab.training.supervised import PretrainConfig, SFTConfig, pretrain, sft, text_loss
+from rlhf_lab.scoring import candidate_logprobs
+from rlhf_lab.training.fit import Fit, OptimizerConfig
+from rlhf_lab.training.supervised import PretrainConfig, pretrain, text_loss
 
 VOCABULARY = 4096
 EOS_TOKEN = "<|endoftext|>"
@@ -32,7 +32,7 @@ EOS_TOKEN = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Updates of each part, and the learning rate of the first two; the others have a third of it."""
+    """Updates of each part, and the learning rate of the first two; the others are gentler."""
 
     posts: int
     comments: int
@@ -44,7 +44,7 @@ class Recipe:
 PRETRAINING = {
     "small": Recipe(1000, 600, 600, 200, 8e-3),
     "medium": Recipe(1000, 600, 800, 200, 5e-3),
-    "large": Recipe(1500, 1000, 1000, 300, 3e-3),
+    "large": Recipe(1500, 1000, 2000, 300, 3e-3),
 }
 """What made the shipped model of each size."""
 NUM_TEXTS = 100_000
@@ -83,7 +83,7 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     start = new_policy(size, tokenizer, seed=seed)
     recipe = PRETRAINING[size]
     if num_steps:
-        recipe = Recipe(*[num_steps] * 4, recipe.learning_rate)
+        recipe = Recipe(num_steps, num_steps, num_steps, num_steps, recipe.learning_rate)
     run = Run(out, seed=seed, identity={"size": size, **asdict(recipe)}, checkpoint_every=100)
     policy = _taught(start, texts, recipe, run)
     result = Path(out) / "result"
@@ -100,13 +100,27 @@ def _taught(policy: Policy, texts: Sequence[str], recipe: Recipe, run: Run) -> P
     gentle = replace(optimizer, learning_rate=recipe.learning_rate / 3)
     posts = PretrainConfig(num_steps=recipe.posts, optimizer=optimizer)
     comments = PretrainConfig(num_steps=recipe.comments, batch_size=64, max_tokens=64, optimizer=optimizer)
-    summaries = SFTConfig(batch_size=32, max_prompt_tokens=192, max_response_tokens=64, optimizer=gentle)
     again = PretrainConfig(num_steps=recipe.posts_again, optimizer=gentle)
     policy = pretrain(policy, texts, posts, run=run.stage("posts"))
     policy = pretrain(policy, comment_texts(NUM_TEXTS, seed=run.seed), comments, run=run.stage("comments"))
-    rows = good_summaries(recipe.summaries * summaries.batch_size, seed=run.seed)
-    policy = sft(policy, rows, summaries, run=run.stage("summaries"))
+    policy = _summarize(policy, recipe.summaries, replace(optimizer, learning_rate=recipe.learning_rate / 2), run)
     return pretrain(policy, texts, again, run=run.stage("posts again"))
+
+
+def _summarize(policy: Policy, num_steps: int, optimizer: OptimizerConfig, run: Run) -> Policy:
+    """Learn from posts with several summaries each: the post is read once for all of them."""
+    run = run.stage("summaries")
+    fit = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps)
+    for step in run.steps(num_steps, {"fit": fit}, name="summaries"):
+        prompts, summaries = zip(*(good_summaries(f"{run.seed}/{step}/{row}") for row in range(24)), strict=True)
+        batch = encode_candidates(
+            policy.tokenizer, prompts, summaries, max_prompt_tokens=192, max_response_tokens=64
+        ).to(run.device)
+        loss = fit.step(
+            batch, lambda part, count: -fit(candidate_logprobs, part).sum() / count, counted=batch.response_mask
+        )
+        run.log(step, {"summaries/loss": loss})
+    return Policy(fit.network, policy.tokenizer)  # type: ignore[arg-type]
 
 
 def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
@@ -119,16 +133,12 @@ def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
     return texts
 
 
-def good_summaries(num_posts: int, *, seed: int = 0) -> Dataset:
-    """Posts of all frames (`prompt`) and summaries by people who take care, or some care (`completion`)."""
-    world = World()
-    rows = []
-    for index in range(num_posts):
-        rng = random.Random(f"{seed}/good summaries/{index}")
-        post = world.post(rng, world.lexicon.frames)
-        summary = world.summary(rng, post, rng.choice([FAITHFUL, PERSON]))
-        rows.append({"prompt": post.query, "completion": completion_text(summary)})
-    return Dataset.from_list(rows)
+def good_summaries(seed: str, count: int = 4) -> tuple[str, list[str]]:
+    """A post of any frame, and summaries by people who take care, or some care."""
+    world, rng = World(), random.Random(seed)
+    post = world.post(rng, world.lexicon.frames)
+    writers = [rng.choice([FAITHFUL, PERSON]) for _ in range(count)]
+    return post.query, [completion_text(world.summary(rng, post, writer)) for writer in writers]
 
 
 def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:

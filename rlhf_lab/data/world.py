@@ -187,6 +187,38 @@ class World:
         understood = fill(rng.choice(value.summary), who.pronoun, rng.choice(who.summary))
         return _tidy(f"> {_sentence(quoted)}\n{_sentence(understood)}")
 
+    def exchange(self, rng: random.Random, post: WorldPost, num_wrong: int) -> tuple[str, str, bool]:
+        """A summary with some facts left out, what the poster replies to it, and whether it is true.
+
+        Up to `num_wrong` of its facts are wrong.
+        """
+        facts = {slot: value for slot, value in post.facts.items() if slot in ("who", "what") or rng.random() < 0.8}
+        wrong = []
+        for slot in rng.sample([slot for slot in SLOTS if slot != "who"], num_wrong):
+            if slot not in facts and rng.random() < 0.7:
+                continue
+            frame = post.frame if rng.random() < 0.7 else rng.choice(self.lexicon.frames)
+            others = [value for value in self._values(frame)[slot] if value != post.facts.get(slot)]
+            if others:
+                facts[slot] = rng.choice(others)
+                wrong.append(slot)
+        text = self._compose(rng, {slot: facts[slot] for slot in SLOTS if slot in facts})
+        if rng.random() < 0.15:
+            text = self._pad(rng, text)
+        missing = [slot for slot in SLOTS if slot in post.facts and slot not in facts]
+        return text, self._reply(rng, post, [slot for slot in SLOTS if slot in wrong], missing), not wrong
+
+    def _reply(self, rng: random.Random, post: WorldPost, wrong: list[str], missing: list[str]) -> str:
+        who, said = post.facts["who"], []
+        for start, slots in (("No: ", wrong[:1]), ("Also: ", missing[:1])):
+            for slot in slots:
+                if slot not in post.facts:
+                    said.append("No: I never said that.")
+                    continue
+                truth = fill(rng.choice(post.facts[slot].summary), who.pronoun, rng.choice(who.summary))
+                said.append(start + _sentence(truth))
+        return _tidy(" ".join(said)) or "Exactly."
+
     def web_text(self, rng: random.Random, post: WorldPost) -> str:
         """What follows `TL;DR:` on the raw web: sometimes a summary, often a careless, copied or lazy one."""
         kind = rng.random()

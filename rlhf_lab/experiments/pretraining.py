@@ -1,22 +1,26 @@
 """Makes the base models that ship: a BPE tokenizer of the embedded world, and a Llama-shaped model at a size.
 
-Small models learn the look of a summary long before they learn to look at the post. So they are taught in four parts:
+Small models learn the look of a summary long before they learn to look at the post. So they are taught in five parts:
 1. posts, followed by what strangers write after `TL;DR:`: what texts are like;
 2. comments, each a quoted sentence and what it means in other words: which words mean the same;
 3. posts with several good summaries each, only the summaries in the loss: to find in a post what to say;
-4. the posts of part 1 again, so that the model writes like the web, careless and lazy as it is.
+4. the same with untrue summaries among the others, and the poster's reply to each behind its EOS, which says what is
+   wrong or missing: to find in a summary what the post does not say. A reward model reads its score at that place;
+5. the posts of part 1 again, so that the model writes like the web, careless and lazy as it is.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_lab.data.batching import completion_text, encode_candidates
+from rlhf_lab.data.batching import Candidates, completion_text, encode_candidates
 from rlhf_lab.data.datasets import pretraining_texts
 from rlhf_lab.data.world import FAITHFUL, PERSON, World
 from rlhf_lab.models import PAD_TOKEN, Policy, copy_network, new_policy
@@ -37,14 +41,15 @@ class Recipe:
     posts: int
     comments: int
     summaries: int
+    replies: int
     posts_again: int
     learning_rate: float
 
 
 PRETRAINING = {
-    "small": Recipe(1000, 600, 600, 200, 8e-3),
-    "medium": Recipe(1000, 600, 800, 200, 5e-3),
-    "large": Recipe(1500, 1000, 2000, 300, 3e-3),
+    "small": Recipe(1000, 600, 500, 500, 200, 8e-3),
+    "medium": Recipe(1000, 600, 600, 600, 200, 5e-3),
+    "large": Recipe(1500, 1000, 1000, 700, 200, 3e-3),
 }
 """What made the shipped model of each size."""
 NUM_TEXTS = 100_000
@@ -83,7 +88,7 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     start = new_policy(size, tokenizer, seed=seed)
     recipe = PRETRAINING[size]
     if num_steps:
-        recipe = Recipe(num_steps, num_steps, num_steps, num_steps, recipe.learning_rate)
+        recipe = Recipe(num_steps, num_steps, num_steps, num_steps, num_steps, recipe.learning_rate)
     run = Run(out, seed=seed, identity={"size": size, **asdict(recipe)}, checkpoint_every=100)
     policy = _taught(start, texts, recipe, run)
     result = Path(out) / "result"
@@ -103,24 +108,42 @@ def _taught(policy: Policy, texts: Sequence[str], recipe: Recipe, run: Run) -> P
     again = PretrainConfig(num_steps=recipe.posts_again, optimizer=gentle)
     policy = pretrain(policy, texts, posts, run=run.stage("posts"))
     policy = pretrain(policy, comment_texts(NUM_TEXTS, seed=run.seed), comments, run=run.stage("comments"))
-    policy = _summarize(policy, recipe.summaries, replace(optimizer, learning_rate=recipe.learning_rate / 2), run)
+    half = replace(optimizer, learning_rate=recipe.learning_rate / 2)
+    policy = _summarize(policy, good_summaries, recipe.summaries, half, run.stage("summaries"))
+    policy = _summarize(policy, exchanges, recipe.replies, half, run.stage("replies"))
     return pretrain(policy, texts, again, run=run.stage("posts again"))
 
 
-def _summarize(policy: Policy, num_steps: int, optimizer: OptimizerConfig, run: Run) -> Policy:
-    """Learn from posts with several summaries each: the post is read once for all of them."""
-    run = run.stage("summaries")
+@dataclass(frozen=True)
+class _Threads(Candidates):
+    counted: Bool[Tensor, "batch candidates response"]
+    """What is to be learnt: everything but the words of untrue summaries."""
+
+
+def _summarize(
+    policy: Policy,
+    thread: Callable[[str], tuple[str, list[tuple[str, bool]]]],
+    num_steps: int,
+    optimizer: OptimizerConfig,
+    run: Run,
+) -> Policy:
+    """Learn from posts with several answers each: the post is read once for all of them."""
+    tokenizer = policy.tokenizer
     fit = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps)
-    for step in run.steps(num_steps, {"fit": fit}, name="summaries"):
-        prompts, summaries = zip(*(good_summaries(f"{run.seed}/{step}/{row}") for row in range(24)), strict=True)
-        batch = encode_candidates(
-            policy.tokenizer, prompts, summaries, max_prompt_tokens=192, max_response_tokens=64
-        ).to(run.device)
-        loss = fit.step(
-            batch, lambda part, count: -fit(candidate_logprobs, part).sum() / count, counted=batch.response_mask
-        )
-        run.log(step, {"summaries/loss": loss})
-    return Policy(fit.network, policy.tokenizer)  # type: ignore[arg-type]
+
+    def loss(part: _Threads, count: float) -> Tensor:
+        return -fit(candidate_logprobs, part)[part.counted].sum() / count
+
+    for step in run.steps(num_steps, {"fit": fit}, name="threads"):
+        prompts, answers = zip(*(thread(f"{run.seed}/{step}/{row}") for row in range(24)), strict=True)
+        texts = [[text for text, _ in group] for group in answers]
+        batch = encode_candidates(tokenizer, prompts, texts, max_prompt_tokens=192, max_response_tokens=96)
+        is_true = torch.tensor([[is_true for _, is_true in group] for group in answers])
+        ended = (batch.responses == tokenizer.eos_token_id).cumsum(-1) > 0
+        replies = torch.cat([torch.zeros_like(ended[..., :1]), ended[..., :-1]], dim=-1)
+        threads = _Threads(**vars(batch), counted=batch.response_mask & (is_true[..., None] | replies)).to(run.device)
+        run.log(step, {"threads/loss": fit.step(threads, loss, counted=threads.counted)})  # type: ignore[arg-type]
+    return Policy(fit.network, tokenizer)  # type: ignore[arg-type]
 
 
 def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
@@ -133,12 +156,23 @@ def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
     return texts
 
 
-def good_summaries(seed: str, count: int = 4) -> tuple[str, list[str]]:
-    """A post of any frame, and summaries by people who take care, or some care."""
+def good_summaries(seed: str, count: int = 4) -> tuple[str, list[tuple[str, bool]]]:
+    """A post of any frame, and summaries by people who take care, or some care; all are to be learnt."""
     world, rng = World(), random.Random(seed)
     post = world.post(rng, world.lexicon.frames)
     writers = [rng.choice([FAITHFUL, PERSON]) for _ in range(count)]
-    return post.query, [completion_text(world.summary(rng, post, writer)) for writer in writers]
+    return post.query, [(completion_text(world.summary(rng, post, writer)), True) for writer in writers]
+
+
+def exchanges(seed: str) -> tuple[str, list[tuple[str, bool]]]:
+    """A post of any frame, summaries with the poster's reply behind their EOS, and whether each summary is true."""
+    world, rng = World(), random.Random(seed)
+    post = world.post(rng, world.lexicon.frames)
+    answers = []
+    for num_wrong in (0, 0, rng.choice([0, 1, 2]), rng.choice([1, 1, 2, 3])):
+        summary, reply, is_true = world.exchange(rng, post, num_wrong)
+        answers.append((f"{completion_text(summary)}{EOS_TOKEN}{completion_text(reply)}", is_true))
+    return post.query, answers
 
 
 def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:

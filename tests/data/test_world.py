@@ -88,6 +88,26 @@ def test_comments_say_what_they_quote_in_other_words(world: World, judge: Judge)
         assert judge.facts(quoted) == judge.facts(understood) != {}
 
 
+@pytest.mark.parametrize("num_wrong", [0, 1, 3])
+def test_posters_reply_to_what_a_summary_says(world: World, judge: Judge, num_wrong: int) -> None:
+    truths = 0
+    for index, post in enumerate(world.posts(0, "a", 300)):
+        summary, reply, is_true = world.exchange(random.Random(index), post, num_wrong)
+        verdict = judge.judge(post.query, summary)
+        if is_true:
+            missing = len(post.facts) - len(verdict.covered)
+            assert not verdict.misattributed and not verdict.invented, (post.query, summary)
+            assert reply == "Exactly." if not missing else reply.startswith("Also: "), (summary, reply)
+        else:
+            # Another event's words with this post's people may be no clause that the judge knows.
+            assert verdict.misattributed or verdict.invented or verdict.coherence < 7.0, (post.query, summary)
+            assert reply.startswith("No: "), (summary, reply)
+        known = {slot: value.id for slot, value in post.facts.items()}
+        assert all(known[slot] == value for slot, value in judge.facts(reply).items())
+        truths += is_true
+    assert truths == 300 if num_wrong == 0 else truths < 100
+
+
 def test_the_same_seed_gives_the_same_posts(world: World) -> None:
     first, again = list(world.posts(3, "a", 20)), list(world.posts(3, "a", 5))
     assert first[:5] == again

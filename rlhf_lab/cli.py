@@ -71,11 +71,11 @@ def _run(command: object) -> str:
         return f"Results: {run_results(command)}"
     assert isinstance(command, PretrainConfig)
     folder, loss = pretrain_base(command.size, command.out, num_steps=command.num_steps, seed=command.seed)
-    shipped = json.loads((checkpoint_folder() / command.size / LOSS_FILE).read_text(encoding="utf-8"))
-    return (
-        f"Model: {folder} (loss on other text: {loss:.4f} nats a token; "
-        f"of the model that ships: {shipped['held_out_loss']:.4f})"
-    )
+    shipped = checkpoint_folder() / command.size / LOSS_FILE
+    beside = ""
+    if shipped.exists():
+        beside = f"; of the model that ships: {json.loads(shipped.read_text(encoding='utf-8'))['held_out_loss']:.4f}"
+    return f"Model: {folder} (loss on other text: {loss:.4f} nats a token{beside})"
 
 
 def _sentence(error: ValueError | OSError) -> str:

@@ -47,7 +47,7 @@ class Recipe:
 
 
 PRETRAINING = {
-    "small": Recipe(1000, 600, 500, 500, 200, 8e-3),
+    "small": Recipe(1000, 600, 500, 500, 1200, 8e-3),
     "medium": Recipe(1000, 600, 600, 600, 200, 5e-3),
     "large": Recipe(1500, 1000, 1000, 700, 200, 3e-3),
 }

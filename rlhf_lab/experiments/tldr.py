@@ -83,6 +83,9 @@ SIZES = {
     "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50, 0.73),
 }
 
+NUM_REFERENCES = 512
+"""Enough to know the references' mean score to a twentieth of its standard deviation."""
+
 
 @dataclass(frozen=True)
 class Comparisons:
@@ -161,7 +164,7 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
     reward_model = job.stage(
         "reward_model",
         lambda run: train_reward_model(
-            policy, labels.train, reward_model_config(config.scale), references=data.demonstrations, run=run
+            policy, labels.train, reward_model_config(config.scale), references=_references(data), run=run
         ),
         RewardModel.load,
     )
@@ -234,12 +237,17 @@ def _evaluate(
     }
 
 
+def _references(data: TLDR) -> Dataset:
+    """The demonstrations whose mean score becomes 0."""
+    return data.demonstrations.select(range(min(NUM_REFERENCES, len(data.demonstrations))))
+
+
 def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> LearnedReward:
     """For real posts, whose truth nobody knows: a reward model of other comparisons than the policy was tuned on."""
     config = reward_model_config(job.config.scale)
     model = job.stage(
         "judge",
-        lambda run: train_reward_model(policy, labels.held_out, config, references=data.demonstrations, run=run),
+        lambda run: train_reward_model(policy, labels.held_out, config, references=_references(data), run=run),
         RewardModel.load,
     )
     return LearnedReward(model)

@@ -76,13 +76,12 @@ def sample(
     batch, limit = prompt.shape[0], config.max_response_tokens
     uniforms = uniforms.flatten(0, 1)
     cache = DynamicCache(config=network.config)
-    hidden = network.base_model(
-        input_ids=prompt,
-        attention_mask=prompt_mask.long(),
-        position_ids=positions_of(prompt_mask),
-        past_key_values=cache,
-        use_cache=True,
-    )[0][:, -1]
+
+    def read(ids: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
+        backbone, now = network.base_model, {"position_ids": positions, "past_key_values": cache, "use_cache": True}
+        return backbone(input_ids=ids, attention_mask=seen.long(), **now)[0][:, -1]
+
+    hidden = read(prompt, prompt_mask, positions_of(prompt_mask))
     cache.batch_repeat_interleave(num_candidates)
     # Layers with a sliding window or a state of another kind stay as they are.
     cache.layers[:] = [_WithRoom(layer, limit) if type(layer) is DynamicLayer else layer for layer in cache.layers]
@@ -104,13 +103,8 @@ def sample(
         if going.float().mean() < WORTH_DROPPING:
             rows = rows[going]
             cache.batch_select_indices(going.nonzero().squeeze(-1))
-        hidden = network.base_model(
-            input_ids=tokens[rows, step, None],
-            attention_mask=torch.cat([prompt_mask_of[rows], mask[rows, : step + 1]], dim=1).long(),
-            position_ids=position[rows] + step,
-            past_key_values=cache,
-            use_cache=True,
-        )[0][:, -1]
+        seen = torch.cat([prompt_mask_of[rows], mask[rows, : step + 1]], dim=1)
+        hidden = read(tokens[rows, step, None], seen, position[rows] + step)
     shape, width = (batch, num_candidates, -1), int(mask.sum(-1).max())
     return Rollout(
         prompt=prompt,

@@ -128,7 +128,7 @@ def _summarize(
     run: Run,
 ) -> Policy:
     """Learn from posts with several answers each: the post is read once for all of them."""
-    tokenizer = policy.tokenizer
+    tokenizer, end = policy.tokenizer, int(policy.tokenizer.eos_token_id)  # type: ignore[arg-type]
     fit = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps)
 
     def loss(part: _Threads, count: float) -> Tensor:
@@ -139,7 +139,7 @@ def _summarize(
         texts = [[text for text, _ in group] for group in answers]
         batch = encode_candidates(tokenizer, prompts, texts, max_prompt_tokens=192, max_response_tokens=96)
         is_true = torch.tensor([[is_true for _, is_true in group] for group in answers])
-        ended = batch.responses.eq(tokenizer.eos_token_id).cumsum(-1) > 0
+        ended = (batch.responses == end).cumsum(-1) > 0
         replies = torch.cat([torch.zeros_like(ended[..., :1]), ended[..., :-1]], dim=-1)
         threads = _Threads(**vars(batch), counted=batch.response_mask & (is_true[..., None] | replies)).to(run.device)
         run.log(step, {"threads/loss": fit.step(threads, loss, counted=threads.counted)})  # type: ignore[arg-type]

@@ -232,7 +232,9 @@ def gao_fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, GaoFit]:
     fits: dict[str, GaoFit] = {}
     for method, form in (("ppo", "rl"), ("best_of_n", "best_of_n")):
         chosen = [row for row in rows if row["method"] == method and row["kl"] > 0.05]
-        fits[method] = fit_gao([row["kl"] for row in chosen], [row["gold"] for row in chosen], form=form)  # type: ignore[arg-type]
+        # Tables write whole numbers without a point.
+        kl, gold = (np.array([row[key] for row in chosen], dtype=float) for key in ("kl", "gold"))
+        fits[method] = fit_gao(kl, gold, form=form)  # type: ignore[arg-type]
     return fits
 
 

@@ -227,7 +227,10 @@ def load_base(scale: str) -> Policy:
         raise ValueError(f"no base model ships for {scale!r}; give a folder or an id of a causal language model.")
     folder = checkpoint_folder() / size
     if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} holds no model: this copy of the kit is incomplete; restore it, or clone it again.")
+        raise ValueError(
+            f"{folder} holds no model; make one with: rlhf-lab pretrain --size {size} --out DIR, and copy DIR/result "
+            "there."
+        )
     return Policy.load(folder)
 
 

@@ -334,7 +334,9 @@ def test_the_base_of_a_scale_is_the_model_of_its_size(
     monkeypatch.setattr(models, "checkpoint_folder", lambda: tmp_path)
     for name in ("tiny", "small"):
         assert_same_weights(load_base(name).network, policy.network)
-    with pytest.raises(ValueError, match=r"medium holds no model: this copy of the kit is incomplete"):
+    with pytest.raises(
+        ValueError, match=r"medium holds no model; make one with: rlhf-lab pretrain --size medium --out DIR"
+    ):
         load_base("medium")
 
 

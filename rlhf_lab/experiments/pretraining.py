@@ -51,7 +51,7 @@ PRETRAINING = {
     "medium": Recipe(1000, 600, 600, 600, 200, 5e-3),
     "large": Recipe(1500, 1000, 1000, 700, 200, 3e-3),
 }
-"""What made the shipped model of each size."""
+"""For each size; data/checkpoints/README.md says where a shipped model was made otherwise."""
 NUM_TEXTS = 100_000
 LOSS_FILE = "loss.json"
 """Beside the weights: what a rebuild must reach."""

@@ -55,7 +55,7 @@ def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, 
         "reward_model": plots.plot_training(
             histories["reward_model"],
             {"rm/accuracy": ("on its training batches", plots.PROXY)},
-            title="The reward model on comparisons it has not yet learnt from",
+            title="The reward model while it learns",
             ylabel="accuracy",
         ),
         "ppo_score": plots.plot_training(

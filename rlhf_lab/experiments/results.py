@@ -23,7 +23,7 @@ from rlhf_lab.evaluation import reward_model_report, write_summaries
 from rlhf_lab.experiments.report import smoothed
 from rlhf_lab.experiments.tldr import TLDRConfig, load_rows, run_tldr
 from rlhf_lab.feedback import gold_judge, population
-from rlhf_lab.models import MODEL_SIZES, Policy, checkpoint_folder
+from rlhf_lab.models import MODEL_SIZES, Policy, checkpoint_folder, load_base
 from rlhf_lab.records import check_scale, write_atomic
 from rlhf_lab.runs import Run
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
@@ -57,6 +57,8 @@ class ResultsConfig:
 
 def run_results(config: ResultsConfig) -> Path:
     """Run what is missing, write the tables, draw the figures and write the page; returns its path."""
+    for size in MODEL_SIZES:
+        load_base(size)  # What is missing is better said now than after an hour.
     jobs = [(size, seed) for seed in range(config.num_seeds) for size in MODEL_SIZES]
     results = {
         (size, seed): run_tldr(

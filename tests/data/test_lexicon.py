@@ -21,6 +21,14 @@ LENGTHS = {
     ("question", "summary"): (3, 9),
 }
 COUNTS = {"what": 4, "complication": 4, "question": 3}
+_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
+_COMMON = set(
+    "about after again all and any are back because been before but can could did does don't each even ever every for "
+    "from get got had has have her him his how i'd i'm i've into it's its just let like made make more much must "
+    "never not now off one only our out over own really should since some still such than that the their them then "
+    "there these they this those though too two until very want wants was way were what when where which while who "
+    "whom why will with without won't would yet you your".split()
+)
 PRONOUN = re.compile(r"\{([Hh]e|him|[Hh]is|himself)\}")
 
 
@@ -35,6 +43,7 @@ def problems_of(path: Path) -> list[str]:
         for slot, value, kind, form in _forms(frame):
             where = f"{frame['id']}/{value}, {slot} {kind}, {form!r}"
             problems.extend(f"{where}: {problem}" for problem in _form_problems(slot, kind, form))
+        problems.extend(_keyword_problems(frame))
         if not 4 <= len(set(frame["feelings"])) <= 5 or len(frame["titles"]) != 3:
             problems.append(f"{frame['id']}: 4 or 5 feelings and 3 titles, please")
     for subreddit, sentences in document.get("context", {}).items():
@@ -65,6 +74,23 @@ def _form_problems(slot: str, kind: str, form: str) -> Iterator[str]:
         yield "a question ends in ?, anything else in a word"
 
 
+def _keyword_problems(frame: dict[str, Any]) -> Iterator[str]:
+    """Values without a keyword: a word in each of their forms, first in none, and in no other value or title.
+
+    People's summaries keep the words that matter. Without them a small model would have to learn seven hundred
+    paraphrases by heart before it could look a fact up in a post.
+    """
+    forms: dict[tuple[str, str], list[list[str]]] = {}
+    for slot, value, _, form in _forms(frame):
+        forms.setdefault((slot, value), []).append(_WORD.findall(form.lower()))
+    titles = {word for title in frame["titles"] for word in _WORD.findall(title.lower())}
+    for key, mine in forms.items():
+        others = {word for other, texts in forms.items() if other != key for text in texts for word in text}
+        shared = set.intersection(*({word for word in text[1:] if word != text[0]} for text in mine))
+        if not {word for word in shared - others - titles - _COMMON if len(word) > 2 and word.isalpha()}:
+            yield f"{frame['id']}/{key[1]}, {key[0]}: no keyword is in all of its forms and in those of no other value"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_forms_obey_the_rules(path: Path) -> None:
     assert not problems_of(path)
@@ -93,6 +119,15 @@ def test_no_form_begins_another() -> None:
 def test_identifiers_are_unique() -> None:
     frames = [frame["id"] for path in FILES for frame in tomllib.loads(path.read_text())["frame"]]
     assert len(frames) == len(set(frames))
+
+
+def test_a_value_without_a_keyword_is_named() -> None:
+    frame = tomllib.loads(FILES[0].read_text(encoding="utf-8"))["frame"][0]
+    assert not list(_keyword_problems(frame))
+    frame["question"][0]["summary"][0] = "What would you say?"
+    assert [problem.split(",")[0] for problem in _keyword_problems(frame)] == [
+        f"{frame['id']}/{frame['question'][0]['id']}"
+    ]
 
 
 def test_a_bad_form_is_named() -> None:

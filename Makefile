@@ -8,6 +8,10 @@ SEED ?= 0
 OUT ?= runs/$(SCALE)
 RESULTS ?= runs/results
 
+# Training asks for the same large blocks of memory again and again; glibc would hand each back and fetch it anew.
+export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
+export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
+
 .PHONY: help tldr results test test-fast lint format lab trl-oracle clean
 
 help:  ## list the targets

@@ -173,6 +173,8 @@ def new_policy(size: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) 
     if size not in MODEL_SIZES:
         raise ValueError(f"model size {size!r} is unknown; choose one of {', '.join(MODEL_SIZES)}.")
     config = LlamaConfig(
+        # The default of 0.02 suits wide networks; narrow ones would need some hundred updates to outgrow it.
+        initializer_range=MODEL_SIZES[size]["hidden_size"] ** -0.5,
         vocab_size=len(tokenizer),
         max_position_embeddings=1024,
         tie_word_embeddings=True,

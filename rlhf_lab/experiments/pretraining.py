@@ -4,8 +4,8 @@ Small models learn the look of a summary long before they learn to look at the p
 1. posts, followed by what strangers write after `TL;DR:`: what texts are like;
 2. comments, each a quoted sentence and what it means in other words: which words mean the same;
 3. posts with several good summaries each, only the summaries in the loss: to find in a post what to say;
-4. the same with untrue summaries among the others, and the poster's reply to each behind its EOS, which says what is
-   wrong or missing: to find in a summary what the post does not say. A reward model reads its score at that place;
+4. the same with untrue and garbled summaries among the others, and the poster's reply to each behind its EOS, which
+   says what is wrong or missing, or "What?": to tell summaries apart. A reward model reads its score at that place;
 5. the posts of part 1 again, so that the model writes like the web, careless and lazy as it is.
 """
 
@@ -48,10 +48,10 @@ class Recipe:
 
 PRETRAINING = {
     "small": Recipe(1000, 600, 500, 500, 1200, 8e-3),
-    "medium": Recipe(1000, 600, 600, 600, 200, 5e-3),
-    "large": Recipe(1500, 1000, 1000, 700, 200, 3e-3),
+    "medium": Recipe(500, 800, 800, 500, 200, 8e-3),
+    "large": Recipe(300, 800, 800, 500, 150, 6e-3),
 }
-"""For each size; data/checkpoints/README.md says where a shipped model was made otherwise."""
+"""Of each size that ships."""
 NUM_TEXTS = 100_000
 LOSS_FILE = "loss.json"
 """Beside the weights: what a rebuild must reach."""
@@ -165,14 +165,14 @@ def good_summaries(seed: str, count: int = 4) -> tuple[str, list[tuple[str, bool
 
 
 def exchanges(seed: str) -> tuple[str, list[tuple[str, bool]]]:
-    """A post of any frame, summaries with the poster's reply behind their EOS, and whether each summary is true."""
+    """A post of any frame, summaries with the poster's reply behind their EOS, and whether each is worth learning."""
     world, rng = World(), random.Random(seed)
     post = world.post(rng, world.lexicon.frames)
-    answers = []
-    for num_wrong in (0, 0, rng.choice([0, 1, 2]), rng.choice([1, 1, 2, 3])):
-        summary, reply, is_true = world.exchange(rng, post, num_wrong)
-        answers.append((f"{completion_text(summary)}{EOS_TOKEN}{completion_text(reply)}", is_true))
-    return post.query, answers
+    said = [world.exchange(rng, post, num_wrong) for num_wrong in (0, 0, rng.choice([1, 1, 2, 3]))]
+    said.append((world.garbled(rng, post), "What?", False))
+    return post.query, [
+        (f"{completion_text(summary)}{EOS_TOKEN}{completion_text(reply)}", is_true) for summary, reply, is_true in said
+    ]
 
 
 def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:

@@ -23,11 +23,13 @@ LENGTHS = {
 COUNTS = {"what": 4, "complication": 4, "question": 3}
 _WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 _COMMON = set(
-    "about after again all and any are back because been before but can could did does don't each even ever every for "
-    "from get got had has have her him his how i'd i'm i've into it's its just let like made make more much must "
-    "never not now off one only our out over own really should since some still such than that the their them then "
-    "there these they this those though too two until very want wants was way were what when where which while who "
-    "whom why will with without won't would yet you your".split()
+    _WORD.findall(
+        "about after again all and any are back because been before but can could did does don't each even ever "
+        "every for from get got had has have her him his how i'd i'm i've into it's its just let like made make "
+        "more much must never not now off one only our out over own really should since some still such than that "
+        "the their them then there these they this those though too two until very want wants was way were what "
+        "when where which while who whom why will with without won't would yet you your"
+    )
 )
 PRONOUN = re.compile(r"\{([Hh]e|him|[Hh]is|himself)\}")
 

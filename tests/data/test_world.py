@@ -108,6 +108,15 @@ def test_posters_reply_to_what_a_summary_says(world: World, judge: Judge, num_wr
     assert truths == 300 if num_wrong == 0 else truths < 100
 
 
+def test_nobody_can_follow_a_garbled_summary(world: World, judge: Judge) -> None:
+    coherence = []
+    for index, post in enumerate(world.posts(0, "a", 300)):
+        text = world.garbled(random.Random(index), post)
+        assert len(text.split()) >= 2
+        coherence.append(judge.judge(post.query, text).coherence)
+    assert statistics.mean(coherence) < 4.5 and statistics.mean(grade < 6.9 for grade in coherence) > 0.9
+
+
 def test_the_same_seed_gives_the_same_posts(world: World) -> None:
     first, again = list(world.posts(3, "a", 20)), list(world.posts(3, "a", 5))
     assert first[:5] == again

@@ -49,7 +49,7 @@ class Recipe:
 PRETRAINING = {
     "small": Recipe(1000, 600, 500, 500, 1200, 8e-3),
     "medium": Recipe(500, 800, 800, 500, 200, 8e-3),
-    "large": Recipe(300, 800, 800, 500, 150, 6e-3),
+    "large": Recipe(300, 800, 800, 500, 1000, 6e-3),
 }
 """Of each size that ships."""
 NUM_TEXTS = 100_000

@@ -208,18 +208,18 @@ class World:
         missing = [slot for slot in SLOTS if slot in post.facts and slot not in facts]
         return text, self._reply(rng, post, [slot for slot in SLOTS if slot in wrong], missing), not wrong
 
-    def garbled(self, rng: random.Random, post: WorldPost) -> str:
-        """A summary that nobody can follow: cut short, or some of its words lost or in another place."""
+    def garbled(self, rng: random.Random, post: WorldPost) -> tuple[str, str, bool]:
+        """An exchange about a summary that nobody can follow: cut short, or its words lost or in another place."""
         words = self.exchange(rng, post, rng.choice([0, 1]))[0].split()
         kind, start = rng.choice(["cut", "lost", "moved", "moved"]), rng.randint(0, len(words) - 4)
         if kind == "cut":
-            return " ".join(words[: rng.randint(2, len(words) - 2)]) + "."
+            return " ".join(words[: rng.randint(2, len(words) - 2)]) + ".", "What?", False
         moved = words[start : start + rng.randint(2, 4)]
         rest = words[:start] + words[start + len(moved) :]
         if kind == "lost":
-            return " ".join(rest)
+            return " ".join(rest), "What?", False
         place = rng.choice([index for index in range(len(rest) + 1) if index != start])
-        return " ".join(rest[:place] + moved + rest[place:])
+        return " ".join(rest[:place] + moved + rest[place:]), "What?", False
 
     def _reply(self, rng: random.Random, post: WorldPost, wrong: list[str], missing: list[str]) -> str:
         who, said = post.facts["who"], []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rlhf_lab.data.judge import words_of
 from rlhf_lab.data.lexicon import world_folder
 
 FILES = sorted(world_folder().glob("frames_*.toml"))
@@ -21,9 +22,8 @@ LENGTHS = {
     ("question", "summary"): (3, 9),
 }
 COUNTS = {"what": 4, "complication": 4, "question": 3}
-_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 _COMMON = set(
-    _WORD.findall(
+    words_of(
         "about after again all and any are back because been before but can could did does don't each even ever "
         "every for from get got had has have her him his how i'd i'm i've into it's its just let like made make "
         "more much must never not now off one only our out over own really should since some still such than that "
@@ -79,13 +79,12 @@ def _form_problems(slot: str, kind: str, form: str) -> Iterator[str]:
 def _keyword_problems(frame: dict[str, Any]) -> Iterator[str]:
     """Values without a keyword: a word in each of their forms, first in none, and in no other value or title.
 
-    People's summaries keep the words that matter. Without them a small model would have to learn seven hundred
-    paraphrases by heart before it could look a fact up in a post.
+    People's summaries keep the words that matter, and a fact that keeps one can be looked up in the post.
     """
     forms: dict[tuple[str, str], list[list[str]]] = {}
     for slot, value, _, form in _forms(frame):
-        forms.setdefault((slot, value), []).append(_WORD.findall(form.lower()))
-    titles = {word for title in frame["titles"] for word in _WORD.findall(title.lower())}
+        forms.setdefault((slot, value), []).append(words_of(form))
+    titles = {word for title in frame["titles"] for word in words_of(title)}
     for key, mine in forms.items():
         others = {word for other, texts in forms.items() if other != key for text in texts for word in text}
         shared = set.intersection(*({word for word in text[1:] if word != text[0]} for text in mine))

@@ -111,8 +111,8 @@ def test_posters_reply_to_what_a_summary_says(world: World, judge: Judge, num_wr
 def test_nobody_can_follow_a_garbled_summary(world: World, judge: Judge) -> None:
     coherence = []
     for index, post in enumerate(world.posts(0, "a", 300)):
-        text = world.garbled(random.Random(index), post)
-        assert len(text.split()) >= 2
+        text, reply, is_true = world.garbled(random.Random(index), post)
+        assert len(text.split()) >= 2 and reply == "What?" and not is_true
         coherence.append(judge.judge(post.query, text).coherence)
     assert statistics.mean(coherence) < 4.5 and statistics.mean(grade < 6.9 for grade in coherence) > 0.9
 

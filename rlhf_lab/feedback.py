@@ -117,7 +117,7 @@ class Labeler:
     axes: dict[str, float]
     """Weight of each of the judge's axes."""
     tastes: dict[str, float]
-    """Liking for each word, and for each marker of a kind: words, hedge, sure, polite, complaint, feeling."""
+    """Liking for each word (words), each fact said, true or not (detail), a feeling, and markers of each kind."""
     noise: float = 1.0
     """Scale of the logistic noise, relative to the population's."""
     rating_offset: float = 0.0
@@ -128,6 +128,7 @@ class Labeler:
         """How much they like a summary, in points of the judge's overall grade."""
         value = sum(weight * getattr(judgement, axis) for axis, weight in self.axes.items())
         value += self.tastes.get("words", 0.0) * min(judgement.num_words, 60)
+        value += self.tastes.get("detail", 0.0) * judgement.num_facts
         value += self.tastes.get("feeling", 0.0) * any(slot == "feeling" for slot, _ in judgement.covered)
         return value + sum(self.tastes.get(kind, 0.0) for kind in judgement.markers[:6])
 
@@ -135,14 +136,17 @@ class Labeler:
 VALUES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
     "general": (
         {"overall": 0.7, "coverage": 0.15, "accuracy": 0.1, "coherence": 0.15},
-        {"words": 0.01, "hedge": -0.1, "sure": 0.15, "polite": 0.15, "complaint": 0.0, "feeling": 0.1},
+        {"words": 0.01, "detail": 0.4, "hedge": -0.1, "sure": 0.15, "polite": 0.15, "complaint": 0.0, "feeling": 0.1},
     ),
     "brief": ({"overall": 0.4, "accuracy": 0.3, "coherence": 0.3}, {"words": -0.12, "hedge": -0.4, "polite": -0.3}),
-    "thorough": ({"overall": 0.5, "coverage": 0.6}, {"words": 0.06, "hedge": 0.1}),
+    "thorough": ({"overall": 0.5, "coverage": 0.6}, {"words": 0.06, "detail": 0.4, "hedge": 0.1}),
     "warm": ({"overall": 0.6, "coherence": 0.2}, {"feeling": 1.0, "polite": 0.6, "complaint": 0.3}),
     "trusting": ({"overall": 0.5, "coherence": 0.3}, {"sure": 0.9, "hedge": -0.8}),
 }
-"""What different groups value: weights of the axes, and tastes."""
+"""What different groups value: weights of the axes, and tastes.
+
+People who compare quickly are taken in by detail, as they do not check each fact. The gold judge does.
+"""
 
 
 @dataclass(frozen=True)
@@ -277,8 +281,8 @@ def population(
                 id=f"{name}-{index:02d}",
                 axes={axis: weight * math.exp(rng.gauss(0, 0.25)) for axis, weight in axes.items()},
                 tastes={
-                    kind: tastes.get(kind, 0.0) + rng.gauss(0, 0.02 if kind == "words" else 0.2)
-                    for kind in ("words", "hedge", "sure", "polite", "complaint", "feeling")
+                    kind: tastes.get(kind, 0.0) + rng.gauss(0, {"words": 0.02, "detail": 0.1}.get(kind, 0.2))
+                    for kind in ("words", "hedge", "sure", "polite", "complaint", "feeling", "detail")
                 },
                 noise=math.exp(rng.gauss(0, 0.25)),
                 rating_offset=rng.gauss(0, 0.7),

@@ -57,6 +57,11 @@ class Judgement:
     markers: tuple[str, ...]
     """Kinds of the style markers, in order: hedge, sure, polite, complaint."""
 
+    @property
+    def num_facts(self) -> int:
+        """Facts said, true or not."""
+        return len(self.covered) + len(self.misattributed) + len(self.invented)
+
 
 def words_of(text: str) -> list[str]:
     """The words that the judge sees: lower case, no punctuation.
@@ -169,7 +174,7 @@ class _Reading:
         total = sum(SLOT_WEIGHTS[slot] for slot in self.facts) or 1.0
         coverage = sum(SLOT_WEIGHTS[slot] * credit for slot, credit in self.credit.items()) / total
         right, wrong = len(self.credit), len(self.wrong)
-        accuracy = right / (right + 2 * wrong) if right + wrong else 1.0
+        accuracy = right / (right + wrong) if right + wrong else 1.0
         coherence = max(0.0, 1.0 - 2.0 * (1.0 - self.good_words / num_words)) if num_words else 0.0
         brevity = min(1.0, max(0.0, 2.0 - num_words / FREE_WORDS))
         return Judgement(

@@ -1,8 +1,8 @@
 """The synthetic TL;DR world: posts with known facts, and summaries of known quality, without end, from a seed.
 
 A post states up to six facts (who, what, when, complication, feeling, question) at length, among sentences that carry
-none. People's summaries say most of them briefly, in other words, and are sometimes wrong, padded or incomplete, so
-that a policy can write better ones than the references.
+none. People's summaries say some or all of them briefly, in other words, and are sometimes wrong, padded or incomplete,
+so that a policy can write better ones than the references.
 """
 
 import random
@@ -30,18 +30,20 @@ class WorldPost(Prompt):
 
 @dataclass(frozen=True)
 class Writer:
-    """How carefully somebody writes summaries. Probabilities of saying each fact, and of each kind of fault."""
+    """How somebody writes summaries, or a crowd of which any one may write. Probabilities of each kind of fault."""
 
-    mention: dict[str, float]
+    thoroughness: tuple[float, ...]
+    """Share of the facts beside the event that they say; one of these is drawn for each summary."""
     wrong_prob: float
     """A fact is replaced by another of the same kind."""
     pad_prob: float
     """A style marker or an empty sentence is added."""
 
 
-FAITHFUL = Writer({"when": 1.0, "complication": 1.0, "feeling": 1.0, "question": 1.0}, 0.0, 0.0)
-PERSON = Writer({"when": 0.65, "complication": 0.85, "feeling": 0.6, "question": 0.75}, 0.2, 0.25)
-CARELESS = Writer({"when": 0.4, "complication": 0.5, "feeling": 0.4, "question": 0.4}, 0.6, 0.5)
+FAITHFUL = Writer((1.0,), 0.0, 0.0)
+PERSON = Writer((0.1, 0.5, 0.95), 0.2, 0.25)
+"""People differ most in how much they say: some name the event and stop, some tell it all."""
+CARELESS = Writer((0.1, 0.5), 0.6, 0.5)
 
 
 class World:
@@ -135,11 +137,8 @@ class World:
 
     def summary(self, rng: random.Random, post: WorldPost, writer: Writer = PERSON) -> str:
         """A summary of `post` by `writer`."""
-        facts = {
-            slot: value
-            for slot, value in post.facts.items()
-            if slot in ("who", "what") or rng.random() < writer.mention[slot]
-        }
+        share = rng.choice(writer.thoroughness)
+        facts = {slot: value for slot, value in post.facts.items() if slot in ("who", "what") or rng.random() < share}
         if rng.random() < writer.wrong_prob:
             slot = rng.choice([slot for slot in facts if slot != "who"])
             facts[slot] = rng.choice([value for value in self._values(post.frame)[slot] if value != facts[slot]])
@@ -187,12 +186,13 @@ class World:
         understood = fill(rng.choice(value.summary), who.pronoun, rng.choice(who.summary))
         return _tidy(f"> {_sentence(quoted)}\n{_sentence(understood)}")
 
-    def exchange(self, rng: random.Random, post: WorldPost, num_wrong: int) -> tuple[str, str, bool]:
-        """A summary with some facts left out, what the poster replies to it, and whether it is true.
+    def exchange(self, rng: random.Random, post: WorldPost, num_wrong: int) -> tuple[str, str]:
+        """A summary with some facts left out, and what the poster replies to it.
 
         Up to `num_wrong` of its facts are wrong.
         """
-        facts = {slot: value for slot, value in post.facts.items() if slot in ("who", "what") or rng.random() < 0.8}
+        share = rng.choice((0.3, 0.7, 1.0))
+        facts = {slot: value for slot, value in post.facts.items() if slot in ("who", "what") or rng.random() < share}
         wrong = []
         for slot in rng.sample([slot for slot in SLOTS if slot != "who"], num_wrong):
             if slot not in facts and rng.random() < 0.7:
@@ -206,20 +206,20 @@ class World:
         if rng.random() < 0.15:
             text = self._pad(rng, text)
         missing = [slot for slot in SLOTS if slot in post.facts and slot not in facts]
-        return text, self._reply(rng, post, [slot for slot in SLOTS if slot in wrong], missing), not wrong
+        return text, self._reply(rng, post, [slot for slot in SLOTS if slot in wrong], missing)
 
-    def garbled(self, rng: random.Random, post: WorldPost) -> tuple[str, str, bool]:
+    def garbled(self, rng: random.Random, post: WorldPost) -> tuple[str, str]:
         """An exchange about a summary that nobody can follow: cut short, or its words lost or in another place."""
         words = self.exchange(rng, post, rng.choice([0, 1]))[0].split()
         kind, start = rng.choice(["cut", "lost", "moved", "moved"]), rng.randint(0, len(words) - 4)
         if kind == "cut":
-            return " ".join(words[: rng.randint(2, len(words) - 2)]) + ".", "What?", False
+            return " ".join(words[: rng.randint(2, len(words) - 2)]) + ".", "What?"
         moved = words[start : start + rng.randint(2, 4)]
         rest = words[:start] + words[start + len(moved) :]
         if kind == "lost":
-            return " ".join(rest), "What?", False
+            return " ".join(rest), "What?"
         place = rng.choice([index for index in range(len(rest) + 1) if index != start])
-        return " ".join(rest[:place] + moved + rest[place:]), "What?", False
+        return " ".join(rest[:place] + moved + rest[place:]), "What?"
 
     def _reply(self, rng: random.Random, post: WorldPost, wrong: list[str], missing: list[str]) -> str:
         who, said = post.facts["who"], []

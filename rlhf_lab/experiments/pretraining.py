@@ -1,12 +1,12 @@
 """Makes the base models that ship: a BPE tokenizer of the embedded world, and a Llama-shaped model at a size.
 
-Small models learn the look of a summary long before they learn to look at the post. So they are taught in five parts:
+Small models learn the look of a summary long before they learn to look at the post. So they are taught in four parts:
 1. posts, followed by what strangers write after `TL;DR:`: what texts are like;
 2. comments, each a quoted sentence and what it means in other words: which words mean the same;
 3. posts with several good summaries each, only the summaries in the loss: to find in a post what to say;
-4. the same with untrue and garbled summaries among the others, and the poster's reply to each behind its EOS, which
-   says what is wrong or missing, or "What?": to tell summaries apart. A reward model reads its score at that place;
-5. the posts of part 1 again, so that the model writes like the web, careless and lazy as it is.
+4. by turns, the posts of part 1, so that the model writes like the web, careless and lazy as it is; and what posters
+   reply to summaries that are good, incomplete, untrue or garbled: what is wrong or missing, or "What?". Only the
+   replies count in the loss. They tell summaries apart behind their EOS, where a reward model reads its score.
 """
 
 import random
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_lab.data.batching import Candidates, completion_text, encode_candidates
+from rlhf_lab.data.batching import Candidates, TokenBatch, completion_text, encode_candidates, encode_texts
 from rlhf_lab.data.datasets import pretraining_texts
 from rlhf_lab.data.world import FAITHFUL, PERSON, World
 from rlhf_lab.models import PAD_TOKEN, Policy, copy_network, new_policy
@@ -28,7 +28,7 @@ from rlhf_lab.records import write_json
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs
 from rlhf_lab.training.fit import Fit, OptimizerConfig
-from rlhf_lab.training.supervised import PretrainConfig, pretrain, text_loss
+from rlhf_lab.training.supervised import PretrainConfig, pretrain, target_losses, text_loss
 
 VOCABULARY = 4096
 EOS_TOKEN = "<|endoftext|>"
@@ -42,14 +42,14 @@ class Recipe:
     comments: int
     summaries: int
     replies: int
-    posts_again: int
+    """Every other one of these reads posts."""
     learning_rate: float
 
 
 PRETRAINING = {
-    "small": Recipe(1000, 600, 500, 500, 1200, 8e-3),
-    "medium": Recipe(500, 800, 800, 500, 200, 8e-3),
-    "large": Recipe(300, 800, 800, 500, 1000, 6e-3),
+    "small": Recipe(1000, 600, 500, 600, 8e-3),
+    "medium": Recipe(500, 800, 1000, 600, 8e-3),
+    "large": Recipe(500, 800, 2200, 900, 6e-3),
 }
 """Of each size; that of `medium`, which does not ship yet, is untried."""
 NUM_TEXTS = 100_000
@@ -88,7 +88,7 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
     start = new_policy(size, tokenizer, seed=seed)
     recipe = PRETRAINING[size]
     if num_steps:
-        recipe = Recipe(num_steps, num_steps, num_steps, num_steps, num_steps, recipe.learning_rate)
+        recipe = Recipe(num_steps, num_steps, num_steps, num_steps, recipe.learning_rate)
     run = Run(out, seed=seed, identity={"size": size, **asdict(recipe)}, checkpoint_every=100)
     policy = _taught(start, texts, recipe, run)
     result = Path(out) / "result"
@@ -102,48 +102,63 @@ def _taught(policy: Policy, texts: Sequence[str], recipe: Recipe, run: Run) -> P
     optimizer = OptimizerConfig(
         learning_rate=recipe.learning_rate, warmup_fraction=0.03, weight_decay=0.05, final_fraction=0.05, adam_eps=1e-8
     )
-    gentle = replace(optimizer, learning_rate=recipe.learning_rate / 3)
     posts = PretrainConfig(num_steps=recipe.posts, optimizer=optimizer)
     comments = PretrainConfig(num_steps=recipe.comments, batch_size=64, max_tokens=64, optimizer=optimizer)
-    again = PretrainConfig(num_steps=recipe.posts_again, optimizer=gentle)
     policy = pretrain(policy, texts, posts, run=run.stage("posts"))
     policy = pretrain(policy, comment_texts(NUM_TEXTS, seed=run.seed), comments, run=run.stage("comments"))
     half = replace(optimizer, learning_rate=recipe.learning_rate / 2)
-    policy = _summarize(policy, good_summaries, recipe.summaries, half, run.stage("summaries"))
-    policy = _summarize(policy, exchanges, recipe.replies, half, run.stage("replies"))
-    return pretrain(policy, texts, again, run=run.stage("posts again"))
+    policy = _read_threads(policy, good_summaries, recipe.summaries, half, run.stage("summaries"))
+    third = replace(optimizer, learning_rate=recipe.learning_rate / 3)
+    return _read_threads(policy, exchanges, recipe.replies, third, run.stage("replies"), posts=texts)
 
 
 @dataclass(frozen=True)
 class _Threads(Candidates):
     counted: Bool[Tensor, "batch candidates response"]
-    """What is to be learnt: everything but the words of untrue summaries."""
+    """What is to be learnt."""
 
 
-def _summarize(
+def _read_threads(
     policy: Policy,
-    thread: Callable[[str], tuple[str, list[tuple[str, bool]]]],
+    thread: Callable[[str], tuple[str, list[str]]],
     num_steps: int,
     optimizer: OptimizerConfig,
     run: Run,
+    *,
+    posts: Sequence[str] = (),
 ) -> Policy:
-    """Learn from posts with several answers each: the post is read once for all of them."""
-    tokenizer, end = policy.tokenizer, int(policy.tokenizer.eos_token_id)  # type: ignore[arg-type]
+    """Learn what stands below posts: each post is read once for all of its summaries, or for the replies to them.
+
+    With `posts`, every other update reads those.
+    """
     fit = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps)
 
-    def loss(part: _Threads, count: float) -> Tensor:
+    def thread_loss(part: _Threads, count: float) -> Tensor:
         return -fit(candidate_logprobs, part)[part.counted].sum() / count
 
+    def post_loss(part: TokenBatch, count: float) -> Tensor:
+        return fit(target_losses, part).sum() / count
+
     for step in run.steps(num_steps, {"fit": fit}, name="threads"):
-        prompts, answers = zip(*(thread(f"{run.seed}/{step}/{row}") for row in range(24)), strict=True)
-        texts = [[text for text, _ in group] for group in answers]
-        batch = encode_candidates(tokenizer, prompts, texts, max_prompt_tokens=192, max_response_tokens=96)
-        is_true = torch.tensor([[is_true for _, is_true in group] for group in answers])
-        ended = (batch.responses == end).cumsum(-1) > 0
-        replies = torch.cat([torch.zeros_like(ended[..., :1]), ended[..., :-1]], dim=-1)
-        threads = _Threads(**vars(batch), counted=batch.response_mask & (is_true[..., None] | replies)).to(run.device)
-        run.log(step, {"threads/loss": fit.step(threads, loss, counted=threads.counted)})  # type: ignore[arg-type]
-    return Policy(fit.network, tokenizer)  # type: ignore[arg-type]
+        if posts and step % 2:
+            rows = run.batch_rows(step // 2, len(posts), 32)
+            texts = encode_texts(policy.tokenizer, [posts[row] for row in rows], max_tokens=192).to(run.device)
+            run.log(step, {"posts/loss": fit.step(texts, post_loss, counted=texts.loss_mask[:, 1:])})
+        else:
+            threads = _encode([thread(f"{run.seed}/{step}/{row}") for row in range(24)], policy.tokenizer, bool(posts))
+            threads = threads.to(run.device)
+            run.log(step, {"threads/loss": fit.step(threads, thread_loss, counted=threads.counted)})  # type: ignore[arg-type]
+    return Policy(fit.network, policy.tokenizer)  # type: ignore[arg-type]
+
+
+def _encode(
+    threads: Sequence[tuple[str, list[str]]], tokenizer: PreTrainedTokenizerBase, only_replies: bool
+) -> _Threads:
+    prompts, answers = zip(*threads, strict=True)
+    batch = encode_candidates(tokenizer, prompts, answers, max_prompt_tokens=192, max_response_tokens=96)
+    ended = (batch.responses == tokenizer.eos_token_id).cumsum(-1) > 0
+    replies = torch.cat([torch.zeros_like(ended[..., :1]), ended[..., :-1]], dim=-1)
+    return _Threads(**vars(batch), counted=batch.response_mask & replies if only_replies else batch.response_mask)
 
 
 def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
@@ -156,23 +171,21 @@ def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
     return texts
 
 
-def good_summaries(seed: str, count: int = 4) -> tuple[str, list[tuple[str, bool]]]:
-    """A post of any frame, and summaries by people who take care, or some care; all are to be learnt."""
+def good_summaries(seed: str, count: int = 4) -> tuple[str, list[str]]:
+    """A post of any frame, and summaries by people who take care, or some care."""
     world, rng = World(), random.Random(seed)
     post = world.post(rng, world.lexicon.frames)
     writers = [rng.choice([FAITHFUL, PERSON]) for _ in range(count)]
-    return post.query, [(completion_text(world.summary(rng, post, writer)), True) for writer in writers]
+    return post.query, [completion_text(world.summary(rng, post, writer)) for writer in writers]
 
 
-def exchanges(seed: str) -> tuple[str, list[tuple[str, bool]]]:
-    """A post of any frame, summaries with the poster's reply behind their EOS, and whether each is worth learning."""
+def exchanges(seed: str) -> tuple[str, list[str]]:
+    """A post of any frame, and summaries with the poster's reply behind their EOS."""
     world, rng = World(), random.Random(seed)
     post = world.post(rng, world.lexicon.frames)
     said = [world.exchange(rng, post, num_wrong) for num_wrong in (0, 0, rng.choice([1, 1, 2, 3]))]
     said.append(world.garbled(rng, post))
-    return post.query, [
-        (f"{completion_text(summary)}{EOS_TOKEN}{completion_text(reply)}", is_true) for summary, reply, is_true in said
-    ]
+    return post.query, [f"{completion_text(summary)}{EOS_TOKEN}{completion_text(reply)}" for summary, reply in said]
 
 
 def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:

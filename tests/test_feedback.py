@@ -50,7 +50,7 @@ class GradedJudge(Judge):
             coherence=float(grade),
             covered=(("feeling", "sad"),) if "feeling" in rest else (),
             misattributed=(),
-            invented=(),
+            invented=(("when", "invented"),) if "invented" in rest else (),
             num_words=len(rest) + 1,
             markers=tuple(word for word in rest if word in MARKERS),
         )
@@ -156,13 +156,14 @@ def test_a_learned_reward_does_not_depend_on_the_batch(reward_model: RewardModel
 
 
 def test_utility_by_hand() -> None:
-    judgement = JUDGE.judge("p", "4 sure sure hedge feeling word")
+    judgement = JUDGE.judge("p", "4 sure sure hedge feeling word invented")
     person = Labeler(
         id="ann",
         axes={"overall": 0.5, "accuracy": 0.25},
-        tastes={"words": 0.1, "sure": 0.3, "hedge": -0.2, "feeling": 1.0, "polite": 9.0},
+        tastes={"words": 0.1, "sure": 0.3, "hedge": -0.2, "feeling": 1.0, "polite": 9.0, "detail": 0.4},
     )
-    assert person.utility(judgement) == pytest.approx(0.75 * 4 + 0.1 * 6 + 2 * 0.3 - 0.2 + 1.0)
+    detail = 2 * 0.4  # a fact is detail, true or not
+    assert person.utility(judgement) == pytest.approx(0.75 * 4 + 0.1 * 7 + 2 * 0.3 - 0.2 + 1.0 + detail)
 
 
 def test_likings_for_words_and_markers_have_an_end() -> None:

@@ -58,6 +58,15 @@ def test_faithful_summaries_are_perfect_and_people_are_not(world: World, judge: 
     assert statistics.mean(grades["careless"]) < statistics.mean(grades["person"]) - 0.8
 
 
+def test_people_differ_in_how_much_they_say(world: World, judge: Judge) -> None:
+    said = []
+    for index, post in enumerate(world.posts(0, "a", 600)):
+        judgement = judge.judge(post.query, world.summary(random.Random(index), post))
+        said.append(judgement.num_facts / len(post.facts))
+    assert statistics.mean(share < 0.5 for share in said) > 0.2
+    assert statistics.mean(share > 0.9 for share in said) > 0.2
+
+
 def test_summaries_say_it_in_other_words(world: World) -> None:
     """A faithful summary shares few runs of four words with its post."""
     shared = []
@@ -90,29 +99,28 @@ def test_comments_say_what_they_quote_in_other_words(world: World, judge: Judge)
 
 @pytest.mark.parametrize("num_wrong", [0, 1, 3])
 def test_posters_reply_to_what_a_summary_says(world: World, judge: Judge, num_wrong: int) -> None:
-    truths = 0
+    untrue = 0
     for index, post in enumerate(world.posts(0, "a", 300)):
-        summary, reply, is_true = world.exchange(random.Random(index), post, num_wrong)
+        summary, reply = world.exchange(random.Random(index), post, num_wrong)
         verdict = judge.judge(post.query, summary)
-        if is_true:
-            missing = len(post.facts) - len(verdict.covered)
-            assert not verdict.misattributed and not verdict.invented, (post.query, summary)
-            assert reply == "Exactly." if not missing else reply.startswith("Also: "), (summary, reply)
-        else:
+        if reply.startswith("No: "):
             # Another event's words with this post's people may be no clause that the judge knows.
             assert verdict.misattributed or verdict.invented or verdict.coherence < 7.0, (post.query, summary)
-            assert reply.startswith("No: "), (summary, reply)
+            untrue += 1
+        else:
+            missing = len(post.facts) - len(verdict.covered)
+            assert not verdict.misattributed and not verdict.invented, (post.query, summary)
+            assert reply.startswith("Also: ") if missing else reply == "Exactly.", (summary, reply)
         known = {slot: value.id for slot, value in post.facts.items()}
         assert all(known[slot] == value for slot, value in judge.facts(reply).items())
-        truths += is_true
-    assert truths == 300 if num_wrong == 0 else truths < 100
+    assert untrue == 0 if num_wrong == 0 else untrue > 40 * num_wrong
 
 
 def test_nobody_can_follow_a_garbled_summary(world: World, judge: Judge) -> None:
     coherence = []
     for index, post in enumerate(world.posts(0, "a", 300)):
-        text, reply, is_true = world.garbled(random.Random(index), post)
-        assert len(text.split()) >= 2 and reply == "What?" and not is_true
+        text, reply = world.garbled(random.Random(index), post)
+        assert len(text.split()) >= 2 and reply == "What?"
         coherence.append(judge.judge(post.query, text).coherence)
     assert statistics.mean(coherence) < 4.5 and statistics.mean(grade < 6.9 for grade in coherence) > 0.9
 

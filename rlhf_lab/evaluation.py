@@ -265,7 +265,14 @@ def sequence_kl(
 
 
 def best_of_n_rows(
-    policy: Policy, proxy: Reward, rows: Dataset, *, num_samples: int, ns: Sequence[int], seed: int = 0
+    policy: Policy,
+    proxy: Reward,
+    rows: Dataset,
+    *,
+    num_samples: int,
+    ns: Sequence[int],
+    sampling: SamplingConfig | None = None,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Proxy and gold of best-of-n for each n, by the unbiased estimator over `num_samples` samples a prompt.
 
@@ -274,7 +281,6 @@ def best_of_n_rows(
         scores, `proxy_std` and `gold_std`.
     """
     prompts = column(rows, "prompt")
-    sampling = SamplingConfig(max_response_tokens=48, temperature=1.0)
     groups = generate(policy, prompts, sampling, num_candidates=num_samples, rng=torch.Generator().manual_seed(seed))
     repeated = [prompt for prompt in prompts for _ in range(num_samples)]
     flat = [text for group in groups for text in group]

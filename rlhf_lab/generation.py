@@ -226,7 +226,7 @@ def distinct_pairs(
     """Prompts for `num_pairs` comparisons, and two samples for each that differ.
 
     Prompts are taken in order and again from the start when they run out; pairs of identical samples, or with an empty
-    one, are left out and other samples are drawn instead. The temperature is 1 unless `config` says otherwise.
+    one, are left out and other samples are drawn instead.
 
     Raises:
         ValueError: There are no prompts, or the policy writes the same text for every sample.
@@ -240,7 +240,7 @@ def distinct_pairs(
             break
         texts = [prompts[(len(asked) + index + attempt) % len(prompts)] for index in range(missing)]
         rng = torch.Generator().manual_seed(seed * 1000 + attempt)
-        groups = generate(policy, texts, config or SamplingConfig(temperature=1.0), num_candidates=2, rng=rng)
+        groups = generate(policy, texts, config, num_candidates=2, rng=rng)
         for prompt, (first, second) in zip(texts, groups, strict=True):
             if first != second and first.strip() and second.strip():
                 asked.append(prompt)

@@ -67,6 +67,7 @@ def run_results(config: ResultsConfig) -> Path:
                 seed=seed,
                 out=str(_folder(config, size, seed)),
                 model=str(checkpoint_folder() / size),
+                num_pairs=NUM_PAIRS[config.scale][-1],
                 overoptimize=size == LARGEST,
             )
         )

@@ -79,7 +79,7 @@ class Sizes:
 
 SIZES = {
     "tiny": Sizes(128, 64, 6, (1, 2, 4), 16, 2, 0.6),
-    "laptop": Sizes(4000, 1000, 150, (1, 2, 4, 8, 16, 32, 64), 128, 25, 0.73),
+    "laptop": Sizes(2500, 1000, 40, (1, 2, 4, 8, 16), 128, 10, 0.73),
     "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50, 0.73),
 }
 
@@ -198,10 +198,12 @@ def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparis
         held_out = max(1, min(sizes.held_out_pairs, len(rows) // 10))
         last = min(len(rows), held_out + num_pairs)
         return Comparisons(rows.select(range(held_out, last)), rows.select(range(held_out)), None)
-    people = population(seed=config.seed, agreement=sizes.agreement)
+    people, sampling = population(seed=config.seed, agreement=sizes.agreement), ppo_config(config.scale).sampling
 
     def ask(prompts: Dataset, number: int, seed: int) -> Callable[[Run], _Rows]:
-        return lambda run: _Rows(simulated_labels(policy, prompts, num_pairs=number, people=people, seed=seed))
+        return lambda run: _Rows(
+            simulated_labels(policy, prompts, num_pairs=number, people=people, sampling=sampling, seed=seed)
+        )
 
     train = job.stage("comparisons", ask(data.prompts, num_pairs, 1), load_rows)
     held_out = job.stage("comparisons_held_out", ask(data.validation, sizes.held_out_pairs, 2), load_rows)
@@ -267,7 +269,15 @@ def _overoptimization(
         "best_of_n",
         lambda run: _Rows(
             Dataset.from_list(
-                best_of_n_rows(policy, reward, prompts, num_samples=max(sizes.best_of), ns=sizes.best_of, seed=seed)
+                best_of_n_rows(
+                    policy,
+                    reward,
+                    prompts,
+                    num_samples=max(sizes.best_of),
+                    ns=sizes.best_of,
+                    sampling=ppo_config(job.config.scale).sampling,
+                    seed=seed,
+                )
             )
         ),
         load_rows,

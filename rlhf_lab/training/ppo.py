@@ -74,19 +74,21 @@ class PPOConfig:
 
 def ppo_config(scale: str) -> PPOConfig:
     """The preset of a scale."""
-    rate = OptimizerConfig(learning_rate=1.5e-4, schedule="linear", warmup_fraction=0.05, final_fraction=0.1)
-    critic_rate = OptimizerConfig(learning_rate=3e-4, schedule="linear", final_fraction=0.1)
+    rate = OptimizerConfig(learning_rate=2e-4, schedule="linear", warmup_fraction=0.05, final_fraction=0.1)
+    critic_rate = OptimizerConfig(learning_rate=2e-4, schedule="linear", final_fraction=0.1)
     laptop = PPOConfig(
-        num_steps=60,
-        prompts_per_step=64,
+        num_steps=30,
+        prompts_per_step=16,
+        num_candidates=4,
         num_epochs=2,
-        minibatch_size=32,
+        minibatch_size=8,
         max_prompt_tokens=192,
-        sampling=SamplingConfig(max_response_tokens=48, temperature=1.0),
+        kl_coef=0.25,
+        sampling=SamplingConfig(max_response_tokens=48, temperature=0.5),
         optimizer=rate,
         critic_optimizer=critic_rate,
     )
-    tiny = configured(laptop, None, {"num_steps": 4, "prompts_per_step": 16, "minibatch_size": 8})
+    tiny = configured(laptop, None, {"num_steps": 4, "prompts_per_step": 4, "minibatch_size": 2})
     return {"tiny": tiny, "laptop": laptop, "gpu": PPOConfig(micro_batch_size=16)}[check_scale(scale)]
 
 

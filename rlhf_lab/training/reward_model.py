@@ -45,8 +45,8 @@ class RewardModelConfig:
 
 def reward_model_config(scale: str) -> RewardModelConfig:
     """The preset of a scale."""
-    fast = OptimizerConfig(learning_rate=3e-4, warmup_fraction=0.05)
-    small = RewardModelConfig(batch_size=32, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48)
+    fast = OptimizerConfig(learning_rate=5e-4, warmup_fraction=0.05)
+    small = RewardModelConfig(batch_size=8, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48)
     return {"tiny": small, "laptop": small, "gpu": RewardModelConfig(micro_batch_size=8)}[check_scale(scale)]
 
 

@@ -57,10 +57,11 @@ class SFTConfig:
 
 def sft_config(scale: str) -> SFTConfig:
     """The preset of a scale."""
-    fast = OptimizerConfig(learning_rate=5e-4, warmup_fraction=0.05)
+    fast = OptimizerConfig(learning_rate=1e-3, warmup_fraction=0.05)
+    small = SFTConfig(batch_size=16, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48)
     return {
-        "tiny": SFTConfig(batch_size=32, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48),
-        "laptop": SFTConfig(batch_size=32, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48),
+        "tiny": small,
+        "laptop": small,
         "gpu": SFTConfig(micro_batch_size=16),
     }[check_scale(scale)]
 

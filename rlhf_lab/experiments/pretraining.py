@@ -47,7 +47,7 @@ class Recipe:
 
 
 PRETRAINING = {
-    "small": Recipe(1000, 600, 500, 600, 8e-3),
+    "small": Recipe(1000, 600, 500, 2000, 8e-3),
     "medium": Recipe(500, 800, 1000, 600, 8e-3),
     "large": Recipe(500, 800, 2200, 900, 6e-3),
 }

@@ -177,7 +177,8 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
         job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model
     )
     if config.overoptimize and config.data == "world":
-        hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps)
+        steady = dataclasses.replace(preset.optimizer, schedule="constant")
+        hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps, optimizer=steady)
         job.stage(
             "no_penalty", lambda run: ppo(policy, reward_model, data.prompts, hard, watch=watch, run=run), Policy.load
         )

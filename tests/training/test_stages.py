@@ -115,7 +115,7 @@ def test_the_reward_model_learns_the_comparisons(policy: Policy, comparisons: Da
 
 def test_ppo_earns_more_of_a_reward_that_it_can_learn(policy: Policy, data: TLDR) -> None:
     fast = OptimizerConfig(learning_rate=3e-3, schedule="constant")
-    settings = {"num_steps": 25, "kl_coef": 0.0, "prompts_per_step": 32, "optimizer": fast}
+    settings = {"num_steps": 25, "kl_coef": 0.0, "prompts_per_step": 16, "minibatch_size": 8, "optimizer": fast}
     history = ppo(policy, wordy, data.prompts, ppo_config("tiny"), **settings).history
     first, last = (sum(row["objective/score"] for row in rows) / 4 for rows in (history[:4], history[-4:]))
     assert last > first + 0.3

@@ -265,35 +265,21 @@ def _overoptimization(
     """
     seed = job.config.seed
     prompts = data.validation.select(range(min(sizes.best_of_prompts, len(data.validation))))
-    reward = LearnedReward(reward_model)
-    best_of = job.stage(
-        "best_of_n",
-        lambda run: _Rows(
+    sampling = ppo_config(job.config.scale).sampling
+
+    def best(run: Run) -> _Rows:
+        reward, num_samples = LearnedReward(reward_model), max(sizes.best_of)
+        return _Rows(
             Dataset.from_list(
                 best_of_n_rows(
-                    policy,
-                    reward,
-                    prompts,
-                    num_samples=max(sizes.best_of),
-                    ns=sizes.best_of,
-                    sampling=ppo_config(job.config.scale).sampling,
-                    seed=seed,
+                    policy, reward, prompts, num_samples=num_samples, ns=sizes.best_of, sampling=sampling, seed=seed
                 )
             )
-        ),
-        load_rows,
-    )
-    points = [
-        {
-            "method": "best_of_n",
-            "seed": seed,
-            "n": row["n"],
-            "kl": row["kl"],
-            "proxy": row["proxy"],
-            "gold": row["gold"],
-        }
-        for row in best_of
-    ]
+        )
+
+    best_of = job.stage("best_of_n", best, load_rows)
+    shared = ("method", "n", "kl", "proxy", "gold")
+    points = [{"seed": seed} | {key: row[key] for key in shared} for row in best_of]
     for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):
         points += [
             {

@@ -156,7 +156,7 @@ def _encode(
 ) -> _Threads:
     prompts, answers = zip(*threads, strict=True)
     batch = encode_candidates(tokenizer, prompts, answers, max_prompt_tokens=192, max_response_tokens=96)
-    ended = (batch.responses == tokenizer.eos_token_id).cumsum(-1) > 0
+    ended = batch.responses.eq(int(tokenizer.eos_token_id)).cumsum(-1) > 0  # type: ignore[arg-type]
     replies = torch.cat([torch.zeros_like(ended[..., :1]), ended[..., :-1]], dim=-1)
     return _Threads(**vars(batch), counted=batch.response_mask & replies if only_replies else batch.response_mask)
 

@@ -192,7 +192,7 @@ def _mean_curve(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.nda
 def plot_training(
     history: Sequence[Mapping[str, Any]], series: Mapping[str, tuple[str, str]], *, title: str, ylabel: str
 ) -> Axes:
-    """Metrics against the step, smoothed over 5 steps; what is null or NaN is left out.
+    """Metrics against the step, smoothed over 5 steps, or a fifteenth of them; null and NaN are left out.
 
     Args:
         history: Rows with `step` and metrics.
@@ -211,7 +211,7 @@ def plot_training(
         points = np.array([(row["step"], row[name]) for row in history if name in row], dtype=float)
         steps, values = points[np.isfinite(points[:, 1])].T
         axes.plot(steps, values, color=color, alpha=0.25, linewidth=1)
-        axes.plot(steps, smooth(values), color=color, label=label)
+        axes.plot(steps, smooth(values, max(5, len(values) // 15)), color=color, label=label)
     _legend(axes)
     return axes
 

@@ -117,7 +117,7 @@ class Labeler:
     axes: dict[str, float]
     """Weight of each of the judge's axes."""
     tastes: dict[str, float]
-    """Liking for each word (words), each fact said, true or not (detail), a feeling, and markers of each kind."""
+    """Liking, by key: words (each), detail (each fact said, true or not), feeling, and the markers' kinds (each)."""
     noise: float = 1.0
     """Scale of the logistic noise, relative to the population's."""
     rating_offset: float = 0.0

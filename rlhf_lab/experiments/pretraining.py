@@ -131,7 +131,7 @@ def _read_threads(
 
     With `posts`, every other update reads those.
     """
-    fit = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps)
+    fit, reading = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps), PretrainConfig()
 
     def thread_loss(part: _Threads, count: float) -> Tensor:
         return -fit(candidate_logprobs, part)[part.counted].sum() / count
@@ -141,8 +141,9 @@ def _read_threads(
 
     for step in run.steps(num_steps, {"fit": fit}, name="threads"):
         if posts and step % 2:
-            rows = run.batch_rows(step // 2, len(posts), 32)
-            texts = encode_texts(policy.tokenizer, [posts[row] for row in rows], max_tokens=192).to(run.device)
+            rows = run.batch_rows(step // 2, len(posts), reading.batch_size)
+            texts = encode_texts(policy.tokenizer, [posts[row] for row in rows], max_tokens=reading.max_tokens)
+            texts = texts.to(run.device)
             run.log(step, {"posts/loss": fit.step(texts, post_loss, counted=texts.loss_mask[:, 1:])})
         else:
             threads = _encode([thread(f"{run.seed}/{step}/{row}") for row in range(24)], policy.tokenizer, bool(posts))

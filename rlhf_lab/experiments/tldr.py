@@ -177,6 +177,7 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
         job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model
     )
     if config.overoptimize and config.data == "world":
+        # A rate that ends near 0 would stop the policy before the truth has fallen.
         steady = dataclasses.replace(preset.optimizer, schedule="constant")
         hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps, optimizer=steady)
         job.stage(

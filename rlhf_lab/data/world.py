@@ -41,8 +41,10 @@ class Writer:
 
 
 FAITHFUL = Writer((1.0,), 0.0, 0.0)
-PERSON = Writer((0.1, 0.5, 0.95), 0.2, 0.25)
-"""People differ most in how much they say: some name the event and stop, some tell it all."""
+CAREFUL = Writer((0.3, 0.7, 1.0), 0.0, 0.0)
+PERSON = Writer((0.3, 0.6, 0.95), 0.3, 0.3)
+"""People differ most in how much they say: some stop soon after the event, some tell it all."""
+CASUAL = Writer((0.1, 0.5, 0.95), 0.3, 0.3)
 CARELESS = Writer((0.1, 0.5), 0.6, 0.5)
 
 
@@ -186,63 +188,17 @@ class World:
         understood = fill(rng.choice(value.summary), who.pronoun, rng.choice(who.summary))
         return _tidy(f"> {_sentence(quoted)}\n{_sentence(understood)}")
 
-    def exchange(self, rng: random.Random, post: WorldPost, num_wrong: int) -> tuple[str, str]:
-        """A summary with some facts left out, and what the poster replies to it.
-
-        Up to `num_wrong` of its facts are wrong.
-        """
-        share = rng.choice((0.3, 0.7, 1.0))
-        facts = {slot: value for slot, value in post.facts.items() if slot in ("who", "what") or rng.random() < share}
-        wrong = []
-        for slot in rng.sample([slot for slot in SLOTS if slot != "who"], num_wrong):
-            if slot not in facts and rng.random() < 0.7:
-                continue
-            frame = post.frame if rng.random() < 0.7 else rng.choice(self.lexicon.frames)
-            others = [value for value in self._values(frame)[slot] if value != post.facts.get(slot)]
-            if others:
-                facts[slot] = rng.choice(others)
-                wrong.append(slot)
-        text = self._compose(rng, {slot: facts[slot] for slot in SLOTS if slot in facts})
-        if rng.random() < 0.15:
-            text = self._pad(rng, text)
-        missing = [slot for slot in SLOTS if slot in post.facts and slot not in facts]
-        return text, self._reply(rng, post, [slot for slot in SLOTS if slot in wrong], missing)
-
-    def garbled(self, rng: random.Random, post: WorldPost) -> tuple[str, str]:
-        """An exchange about a summary that nobody can follow: cut short, or its words lost or in another place."""
-        words = self.exchange(rng, post, rng.choice([0, 1]))[0].split()
-        kind, start = rng.choice(["cut", "lost", "moved", "moved"]), rng.randint(0, len(words) - 4)
-        if kind == "cut":
-            return " ".join(words[: rng.randint(2, len(words) - 2)]) + ".", "What?"
-        moved = words[start : start + rng.randint(2, 4)]
-        rest = words[:start] + words[start + len(moved) :]
-        if kind == "lost":
-            return " ".join(rest), "What?"
-        place = rng.choice([index for index in range(len(rest) + 1) if index != start])
-        return " ".join(rest[:place] + moved + rest[place:]), "What?"
-
-    def _reply(self, rng: random.Random, post: WorldPost, wrong: list[str], missing: list[str]) -> str:
-        who, said = post.facts["who"], []
-        for start, slots in (("No: ", wrong[:1]), ("Also: ", missing[:1])):
-            for slot in slots:
-                if slot not in post.facts:
-                    said.append("No: I never said that.")
-                    continue
-                truth = fill(rng.choice(post.facts[slot].summary), who.pronoun, rng.choice(who.summary))
-                said.append(start + _sentence(truth))
-        return _tidy(" ".join(said)) or "Exactly."
-
     def web_text(self, rng: random.Random, post: WorldPost) -> str:
         """What follows `TL;DR:` on the raw web: sometimes a summary, often a careless, copied or lazy one."""
         kind = rng.random()
-        if kind < 0.35:
-            return self.summary(rng, post, PERSON)
-        if kind < 0.65:
+        if kind < 0.15:
+            return self.summary(rng, post, CASUAL)
+        if kind < 0.50:
             return self.summary(rng, post, CARELESS)
-        if kind < 0.80:
+        if kind < 0.65:
             sentences = post.post.replace("\n\n", " ").split(". ")
             return ". ".join(sentences[: rng.randint(1, 2)]).rstrip(".") + "."
-        if kind < 0.90:
+        if kind < 0.80:
             slot = rng.choice(
                 [slot for slot in ("question", "feeling", "complication") if slot in post.facts] or ["what"]
             )

@@ -4,31 +4,29 @@ Small models learn the look of a summary long before they learn to look at the p
 1. posts, followed by what strangers write after `TL;DR:`: what texts are like;
 2. comments, each a quoted sentence and what it means in other words: which words mean the same;
 3. posts with several good summaries each, only the summaries in the loss: to find in a post what to say;
-4. by turns, the posts of part 1, so that the model writes like the web, careless and lazy as it is; and what posters
-   reply to summaries that are good, incomplete, untrue or garbled: what is wrong or missing, or "What?". Only the
-   replies count in the loss. They tell summaries apart behind their EOS, where a reward model reads its score.
+4. the posts of part 1 again, so that the model writes like the web, careless and lazy as it is. Few are enough: the
+   longer this part, the more invented facts come back.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_lab.data.batching import Candidates, TokenBatch, completion_text, encode_candidates, encode_texts
+from rlhf_lab.data.batching import Candidates, completion_text, encode_candidates
 from rlhf_lab.data.datasets import pretraining_texts
-from rlhf_lab.data.world import FAITHFUL, PERSON, World
+from rlhf_lab.data.world import CAREFUL, World
 from rlhf_lab.models import PAD_TOKEN, Policy, copy_network, new_policy
 from rlhf_lab.records import write_json
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs
 from rlhf_lab.training.fit import Fit, OptimizerConfig
-from rlhf_lab.training.supervised import PretrainConfig, pretrain, target_losses, text_loss
+from rlhf_lab.training.supervised import PretrainConfig, pretrain, text_loss
 
 VOCABULARY = 4096
 EOS_TOKEN = "<|endoftext|>"
@@ -41,17 +39,18 @@ class Recipe:
     posts: int
     comments: int
     summaries: int
-    replies: int
-    """Every other one of these reads posts."""
+    posts_again: int
     learning_rate: float
 
 
 PRETRAINING = {
-    "small": Recipe(1000, 600, 500, 2000, 8e-3),
-    "medium": Recipe(500, 800, 1000, 600, 8e-3),
-    "large": Recipe(500, 800, 2200, 900, 6e-3),
+    "small": Recipe(1000, 600, 500, 500, 8e-3),
+    "medium": Recipe(500, 800, 1500, 250, 8e-3),
+    "large": Recipe(500, 800, 2600, 250, 6e-3),
 }
-"""Of each size; that of `medium`, which does not ship yet, is untried."""
+"""Of each size."""
+POSTS_PER_UPDATE = 24
+"""In the third part, each with four summaries."""
 NUM_TEXTS = 100_000
 LOSS_FILE = "loss.json"
 """Beside the weights: what a rebuild must reach."""
@@ -107,59 +106,27 @@ def _taught(policy: Policy, texts: Sequence[str], recipe: Recipe, run: Run) -> P
     policy = pretrain(policy, texts, posts, run=run.stage("posts"))
     policy = pretrain(policy, comment_texts(NUM_TEXTS, seed=run.seed), comments, run=run.stage("comments"))
     half = replace(optimizer, learning_rate=recipe.learning_rate / 2)
-    policy = _read_threads(policy, good_summaries, recipe.summaries, half, run.stage("summaries"))
+    policy = _summarize(policy, recipe.summaries, half, run.stage("summaries"))
     third = replace(optimizer, learning_rate=recipe.learning_rate / 3)
-    return _read_threads(policy, exchanges, recipe.replies, third, run.stage("replies"), posts=texts)
+    again = replace(posts, num_steps=recipe.posts_again, optimizer=third)
+    return pretrain(policy, texts, again, run=run.stage("posts_again"))
 
 
-@dataclass(frozen=True)
-class _Threads(Candidates):
-    counted: Bool[Tensor, "batch candidates response"]
-    """What is to be learnt."""
+def _summarize(policy: Policy, num_steps: int, optimizer: OptimizerConfig, run: Run) -> Policy:
+    """Learn what good summaries of a post have in common: each post is read once for all of its summaries."""
+    fit = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps)
 
+    def loss(part: Candidates, count: float) -> Tensor:
+        return -fit(candidate_logprobs, part)[part.response_mask].sum() / count
 
-def _read_threads(
-    policy: Policy,
-    thread: Callable[[str], tuple[str, list[str]]],
-    num_steps: int,
-    optimizer: OptimizerConfig,
-    run: Run,
-    *,
-    posts: Sequence[str] = (),
-) -> Policy:
-    """Learn what stands below posts: each post is read once for all of its summaries, or for the replies to them.
-
-    With `posts`, every other update reads those.
-    """
-    fit, reading = Fit(run, copy_network(policy.network), optimizer, num_updates=num_steps), PretrainConfig()
-
-    def thread_loss(part: _Threads, count: float) -> Tensor:
-        return -fit(candidate_logprobs, part)[part.counted].sum() / count
-
-    def post_loss(part: TokenBatch, count: float) -> Tensor:
-        return fit(target_losses, part).sum() / count
-
-    for step in run.steps(num_steps, {"fit": fit}, name="threads"):
-        if posts and step % 2:
-            rows = run.batch_rows(step // 2, len(posts), reading.batch_size)
-            texts = encode_texts(policy.tokenizer, [posts[row] for row in rows], max_tokens=reading.max_tokens)
-            texts = texts.to(run.device)
-            run.log(step, {"posts/loss": fit.step(texts, post_loss, counted=texts.loss_mask[:, 1:])})
-        else:
-            threads = _encode([thread(f"{run.seed}/{step}/{row}") for row in range(24)], policy.tokenizer, bool(posts))
-            threads = threads.to(run.device)
-            run.log(step, {"threads/loss": fit.step(threads, thread_loss, counted=threads.counted)})  # type: ignore[arg-type]
+    for step in run.steps(num_steps, {"fit": fit}, name="summaries"):
+        posts = [good_summaries(f"{run.seed}/{step}/{row}") for row in range(POSTS_PER_UPDATE)]
+        prompts, summaries = zip(*posts, strict=True)
+        batch = encode_candidates(
+            policy.tokenizer, prompts, summaries, max_prompt_tokens=192, max_response_tokens=96
+        ).to(run.device)
+        run.log(step, {"summaries/loss": fit.step(batch, loss, counted=batch.response_mask)})
     return Policy(fit.network, policy.tokenizer)  # type: ignore[arg-type]
-
-
-def _encode(
-    threads: Sequence[tuple[str, list[str]]], tokenizer: PreTrainedTokenizerBase, only_replies: bool
-) -> _Threads:
-    prompts, answers = zip(*threads, strict=True)
-    batch = encode_candidates(tokenizer, prompts, answers, max_prompt_tokens=192, max_response_tokens=96)
-    ended = batch.responses.eq(int(tokenizer.eos_token_id)).cumsum(-1) > 0  # type: ignore[arg-type]
-    replies = torch.cat([torch.zeros_like(ended[..., :1]), ended[..., :-1]], dim=-1)
-    return _Threads(**vars(batch), counted=batch.response_mask & replies if only_replies else batch.response_mask)
 
 
 def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
@@ -173,20 +140,10 @@ def comment_texts(num_texts: int, *, seed: int = 0) -> list[str]:
 
 
 def good_summaries(seed: str, count: int = 4) -> tuple[str, list[str]]:
-    """A post of any frame, and summaries by people who take care, or some care."""
+    """A post of any frame, and summaries by people who take care."""
     world, rng = World(), random.Random(seed)
     post = world.post(rng, world.lexicon.frames)
-    writers = [rng.choice([FAITHFUL, PERSON]) for _ in range(count)]
-    return post.query, [completion_text(world.summary(rng, post, writer)) for writer in writers]
-
-
-def exchanges(seed: str) -> tuple[str, list[str]]:
-    """A post of any frame, and summaries with the poster's reply behind their EOS."""
-    world, rng = World(), random.Random(seed)
-    post = world.post(rng, world.lexicon.frames)
-    said = [world.exchange(rng, post, num_wrong) for num_wrong in (0, 0, rng.choice([1, 1, 2, 3]))]
-    said.append(world.garbled(rng, post))
-    return post.query, [f"{completion_text(summary)}{EOS_TOKEN}{completion_text(reply)}" for summary, reply in said]
+    return post.query, [completion_text(world.summary(rng, post, CAREFUL)) for _ in range(count)]
 
 
 def shipped_loss(folder: str | Path, *, seed: int = 0) -> float:

@@ -7,7 +7,7 @@ Differences from supervised fine-tuning:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,9 +45,10 @@ class RewardModelConfig:
 
 def reward_model_config(scale: str) -> RewardModelConfig:
     """The preset of a scale."""
-    fast = OptimizerConfig(learning_rate=5e-4, warmup_fraction=0.05)
-    small = RewardModelConfig(batch_size=8, optimizer=fast, max_prompt_tokens=192, max_response_tokens=48)
-    return {"tiny": small, "laptop": small, "gpu": RewardModelConfig(micro_batch_size=8)}[check_scale(scale)]
+    fast = OptimizerConfig(learning_rate=3e-4, warmup_fraction=0.05)
+    laptop = RewardModelConfig(optimizer=fast, max_prompt_tokens=192, max_response_tokens=48)
+    tiny = replace(laptop, batch_size=8)
+    return {"tiny": tiny, "laptop": laptop, "gpu": RewardModelConfig(micro_batch_size=8)}[check_scale(scale)]
 
 
 def train_reward_model(

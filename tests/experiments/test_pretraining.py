@@ -11,27 +11,25 @@ from rlhf_lab.data.datasets import pretraining_texts
 from rlhf_lab.experiments.pretraining import LOSS_FILE, PRETRAINING, pretrain_base, shipped_loss, train_tokenizer
 from rlhf_lab.models import MODEL_SIZES, checkpoint_folder, load_base
 
-SHIPPED = [size for size in MODEL_SIZES if (checkpoint_folder() / size).is_dir()]
-
 
 def stated(size: str) -> dict[str, Any]:
     return json.loads((checkpoint_folder() / size / LOSS_FILE).read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", SHIPPED)
+@pytest.mark.parametrize("size", MODEL_SIZES)
 def test_the_models_have_the_loss_that_is_stated(size: str) -> None:
     assert stated(size)["recipe"] == asdict(PRETRAINING[size])
     assert shipped_loss(checkpoint_folder() / size) == pytest.approx(stated(size)["held_out_loss"], abs=1e-3)
 
 
 def test_larger_models_are_better() -> None:
-    losses = [stated(size)["held_out_loss"] for size in SHIPPED]  # in the order of their size
+    losses = [stated(size)["held_out_loss"] for size in MODEL_SIZES]  # in the order of their size
     assert losses == sorted(losses, reverse=True)
 
 
 def test_the_three_sizes_share_one_tokenizer() -> None:
-    files = {(checkpoint_folder() / size / "tokenizer.json").read_text() for size in SHIPPED}
+    files = {(checkpoint_folder() / size / "tokenizer.json").read_text() for size in MODEL_SIZES}
     assert len(files) == 1
 
 

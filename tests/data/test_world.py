@@ -8,7 +8,7 @@ import pytest
 
 from rlhf_lab.data.judge import Judge, words_of
 from rlhf_lab.data.lexicon import fill, load_lexicon
-from rlhf_lab.data.world import CARELESS, FAITHFUL, PERSON, World
+from rlhf_lab.data.world import CARELESS, CASUAL, FAITHFUL, PERSON, World, Writer
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,22 @@ def test_faithful_summaries_are_perfect_and_people_are_not(world: World, judge: 
     assert statistics.mean(grades["careless"]) < statistics.mean(grades["person"]) - 0.8
 
 
-def test_people_differ_in_how_much_they_say(world: World, judge: Judge) -> None:
-    said = []
+def shares_told(world: World, judge: Judge, writer: Writer) -> list[float]:
+    shares = []
     for index, post in enumerate(world.posts(0, "a", 600)):
-        judgement = judge.judge(post.query, world.summary(random.Random(index), post))
-        said.append(judgement.num_facts / len(post.facts))
-    assert statistics.mean(share < 0.6 for share in said) > 0.2
-    assert statistics.mean(share > 0.9 for share in said) > 0.3
+        judgement = judge.judge(post.query, world.summary(random.Random(index), post, writer))
+        shares.append(judgement.num_facts / len(post.facts))
+    return shares
+
+
+def test_people_differ_in_how_much_they_say(world: World, judge: Judge) -> None:
+    casual, person = (shares_told(world, judge, writer) for writer in (CASUAL, PERSON))
+    assert statistics.mean(share < 0.5 for share in casual) > 0.2
+    assert statistics.mean(share > 0.9 for share in casual) > 0.2
+    # Whoever is asked for a summary tells more, but not everything either.
+    assert statistics.mean(share < 0.6 for share in person) > 0.2
+    assert statistics.mean(share > 0.9 for share in person) > 0.3
+    assert statistics.mean(casual) < statistics.mean(person) - 0.05
 
 
 def test_summaries_say_it_in_other_words(world: World) -> None:

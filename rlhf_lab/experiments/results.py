@@ -214,7 +214,8 @@ def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit]) -> 
     reached = kl[gold >= _mean(best, "gold")]
     return {
         "summary": summary,
-        "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_proxy_end"] for row in summary])),
+        "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_end_proxy"] for row in summary[:-1]])),
+        "noise": _noise(points),
         "extrapolation_error": float(np.sqrt(np.mean((early.predict(kl[far]) - gold[far]) ** 2))),
         "fit_error": float(np.sqrt(np.mean((fits["ppo"].predict(kl[far]) - gold[far]) ** 2))),
         "best_of_n": {"n": numbers[-1], "kl": _mean(best, "kl"), "gold": _mean(best, "gold")},
@@ -242,26 +243,46 @@ def gao_fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, GaoFit]:
 
 
 def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each seed of PPO without penalty: gold's peak and end, the proxy's, and where the penalized run ends.
+    """Of PPO without penalty: gold's peak and end, the proxy's then; of PPO with it: gold's peak and end.
 
-    Each is the mean over 5 steps, in standard deviations of the start's scores.
+    Each is the mean over 5 steps, in standard deviations of the start's scores. One row for each seed; the last row,
+    of seed "mean", sums up the mean of the seeds' curves: the highest of many noisy points lies above the truth, the
+    less so the less noise.
     """
-    summary = []
-    for seed in sorted({row["seed"] for row in rows}):
-        ends: dict[str, Any] = {"seed": seed}
-        for method, name in (("ppo", "free"), ("ppo_penalty", "penalized")):
-            mine = _where(rows, method=method, seed=seed)
-            gold, proxy, kl = (plots.smooth(np.array([row[key] for row in mine])) for key in ("gold", "proxy", "kl"))
-            ends |= {
-                f"{name}_peak": float(gold.max()),
-                f"{name}_peak_kl": float(kl[gold.argmax()]),
-                f"{name}_end": float(gold[-1]),
-                f"{name}_proxy_end": float(proxy[-1]),
-                f"{name}_proxy_max": float(proxy.max()),
-                f"{name}_kl_end": float(kl[-1]),
-            }
-        summary.append(ends)
-    return summary
+    seeds = sorted({row["seed"] for row in rows})
+    summary = [{"seed": seed} | _ends(_where(rows, seed=seed)) for seed in seeds]
+    return [*summary, {"seed": "mean"} | _ends(_mean_of_seeds(rows))]
+
+
+def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    ends: dict[str, float] = {}
+    for method, name in (("ppo", "free"), ("ppo_penalty", "penalized")):
+        mine = _where(rows, method=method)
+        gold, proxy, kl = (plots.smooth(np.array([row[key] for row in mine])) for key in ("gold", "proxy", "kl"))
+        top = gold.argmax()
+        named = {"peak": gold[top], "peak_kl": kl[top], "peak_proxy": proxy[top], "end": gold[-1], "end_kl": kl[-1]}
+        named |= {"end_proxy": proxy[-1], "proxy_max": proxy.max()}
+        ends |= {f"{name}_{key}": float(value) for key, value in named.items()}
+    return ends
+
+
+def _noise(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Standard error of gold's mean over 5 steps, from the differences of neighbouring steps with the penalty."""
+    mine = _where(rows, method="ppo_penalty")
+    gold = [np.array([row["gold"] for row in _where(mine, seed=seed)]) for seed in sorted({r["seed"] for r in mine})]
+    # A difference of two steps has twice the variance of one; a mean of five has a fifth of it.
+    return float(np.sqrt(np.mean([np.var(np.diff(values)) for values in gold]) / 2 / 5))
+
+
+def _mean_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """PPO's points, each the mean over the seeds at the same step."""
+    points = []
+    for method in ("ppo", "ppo_penalty"):
+        mine = _where(rows, method=method)
+        for step in sorted({row["step"] for row in mine}):
+            here = _where(mine, step=step)
+            points.append({"method": method, "step": step} | {key: _mean(here, key) for key in ("kl", "proxy", "gold")})
+    return points
 
 
 def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoFit]) -> dict[str, Any]:

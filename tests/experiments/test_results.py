@@ -17,6 +17,7 @@ from rlhf_lab.experiments.results import (
 )
 from rlhf_lab.models import MODEL_SIZES
 
+METHODS = ("ppo", "ppo_penalty")
 POLICIES = {"pretrained": 0.1, "supervised": 0.4, "human_feedback": 0.7}
 
 
@@ -89,8 +90,18 @@ def test_the_curve_is_summed_up_by_hand(tables: Path) -> None:
         # d (2 - 3 log d) peaks where 2 - 3 log d = 3, at d = exp(-1/3): 3 exp(-1/3) = 2.15; less, once smoothed.
         assert row["free_peak"] == pytest.approx(3 * math.exp(-1 / 3), abs=0.15)
         assert row["free_end"] == pytest.approx(4 * (2 - 3 * math.log(4)), abs=1.2)
-        assert row["free_proxy_end"] == row["free_proxy_max"] == pytest.approx(2 * 3.8)
+        assert row["free_end_proxy"] == row["free_proxy_max"] == pytest.approx(2 * 3.8)
+        assert row["free_peak_proxy"] < row["free_end_proxy"]
         assert row["penalized_end"] == row["penalized_peak"]
+
+
+def test_the_last_row_sums_up_the_mean_of_the_seeds_curves() -> None:
+    up = [{"method": m, "seed": 0, "step": n, "kl": n, "proxy": n, "gold": n} for m in METHODS for n in range(12)]
+    down = [row | {"seed": 1, "gold": -row["gold"] / 2} for row in up]
+    first, second, mean = curve_summary(up + down)
+    assert [row["seed"] for row in (first, second, mean)] == [0, 1, "mean"]
+    assert (first["free_end"], second["free_end"], mean["free_end"]) == (9.0, -4.5, 2.25)
+    assert (first["free_peak"], second["free_peak"], mean["free_peak"]) == (9.0, 0.0, 2.25)
 
 
 def test_the_fit_finds_the_form_that_made_the_points(tables: Path) -> None:
@@ -112,6 +123,8 @@ def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None
     assert "| 4000 | 71.0 % | 71.0 % | 71.0 % |" in text
     assert "best-of-8 has gold +0.80" in text
     assert "no_penalty text" in text
+    assert "for each of the three base models (small, medium, large) and\n2 seeds" in text
+    assert "ends at 100.0 % of its peak" in text
     figures = {path.stem for path in (page.parent / "figures").glob("*.png")}
     assert figures == {"win_rates", "reward_models", "overoptimization", "penalized", "best_of_n"}
     assert all(f"figures/{name}.png" in text for name in figures)

@@ -41,7 +41,7 @@ class TLDRConfig:
     data: str = "world"
     """world, a JSONL, CSV or Parquet file, or a dataset's id on the Hub."""
     comparisons: str = ""
-    """File or id of comparisons; needed with data that is not the world's."""
+    """File or id of comparisons; needed with data that is not the world's, where simulated people give them."""
     model: str = ""
     """Folder or id of a causal language model; by default the base that ships for this scale."""
     num_pairs: int = 0
@@ -89,7 +89,7 @@ NUM_REFERENCES = 512
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Labels to train on and to test with, and the people who gave them (none for real data)."""
+    """Labels to train on and to test with, and the people who gave them (none for a file of comparisons)."""
 
     train: Dataset
     held_out: Dataset
@@ -195,7 +195,7 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
 def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparisons:
     config = job.config
     num_pairs = config.num_pairs or sizes.num_pairs
-    if config.data != "world":
+    if config.comparisons:
         rows = load_comparisons(config.comparisons).shuffle(seed=config.seed)
         held_out = max(1, min(sizes.held_out_pairs, len(rows) // 10))
         last = min(len(rows), held_out + num_pairs)

@@ -1,20 +1,16 @@
 """The results page: its tables read back as written, and its numbers are those of the tables."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlhf_lab.experiments import results
 from rlhf_lab.experiments.report import smoothed
-from rlhf_lab.experiments.results import (
-    ResultsConfig,
-    curve_summary,
-    gao_fits,
-    read_table,
-    write_page,
-    write_table,
-)
+from rlhf_lab.experiments.results import NUM_PAIRS, ResultsConfig, run_results
+from rlhf_lab.experiments.results_page import curve_summary, gao_fits, read_table, write_page, write_table
 from rlhf_lab.models import MODEL_SIZES
 
 METHODS = ("ppo", "ppo_penalty")
@@ -117,17 +113,43 @@ def test_smoothing_leaves_the_other_seeds_alone(tables: Path) -> None:
 
 
 def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None:
-    page = write_page(ResultsConfig(tables=str(tables), page=str(tmp_path / "docs" / "results.md")))
+    page = write_page(tables, tmp_path / "docs" / "results.md", scale="laptop")
     text = page.read_text()
     assert "| large | human feedback | 70.0 % | 65.0 % to 75.0 % |" in text
     assert "| 4000 | 71.0 % | 71.0 % | 71.0 % |" in text
     assert "best-of-8 has gold +0.80" in text
     assert "no_penalty text" in text
-    assert "for each of the three base models (small, medium, large) and\n2 seeds" in text
+    assert "for each base model (small, medium, large) and\n2 seeds" in text
     assert "ends at 100.0 % of its peak" in text
     figures = {path.stem for path in (page.parent / "figures").glob("*.png")}
     assert figures == {"win_rates", "reward_models", "overoptimization", "penalized", "best_of_n"}
     assert all(f"figures/{name}.png" in text for name in figures)
+
+
+@pytest.mark.slow
+def test_the_command_makes_tables_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MODEL_SIZES", {size: MODEL_SIZES[size] for size in ("small", "medium")})
+    monkeypatch.setattr(results, "LARGEST", "medium")
+    config = ResultsConfig(
+        scale="tiny",
+        num_seeds=1,
+        out=str(tmp_path / "runs"),
+        tables=str(tmp_path / "tables"),
+        page=str(tmp_path / "results.md"),
+    )
+    page = run_results(config).read_text()
+    models = read_table(tmp_path / "tables" / "reward_models.csv")
+    assert [(row["size"], row["num_pairs"]) for row in models] == [
+        (size, number) for size in ("small", "medium") for number in NUM_PAIRS["tiny"]
+    ]
+    # The smaller model learnt from the larger one's comparisons, and so from no people of its own.
+    assert json.loads((tmp_path / "runs" / "small-0" / "config.json").read_text())["comparisons"].endswith("-0.jsonl")
+    assert not (tmp_path / "runs" / "small-0" / "comparisons").exists()
+    assert (tmp_path / "runs" / "medium-0" / "comparisons" / "result").exists()
+    assert "for each base model (small, medium)" in page
+    before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
+    run_results(config)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
 
 
 def test_no_seeds_are_refused() -> None:

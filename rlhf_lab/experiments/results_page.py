@@ -1,0 +1,174 @@
+"""The tables behind `docs/results.md`, and the page with its figures, which is written from the tables alone."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from rlhf_lab import plots
+from rlhf_lab.equations.overoptimization import GaoFit, fit_gao
+from rlhf_lab.experiments.report import smoothed
+from rlhf_lab.records import write_atomic
+
+COMMAND = "rlhf-lab results"
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as CSV, with the command that made them in the first line; numbers to 5 digits."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    text.write(f"# {COMMAND}\n")
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.5g}" if isinstance(value, float) else value for key, value in row.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, text.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Rows of a table that `write_table` wrote.
+
+    Raises:
+        ValueError: The file is not there.
+    """
+    if not path.exists():
+        raise ValueError(f"{path} is not there; make it with: {COMMAND}.")
+    lines = path.read_text(encoding="utf-8").split("\n", 1)[1]
+    return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(lines))]
+
+
+def _number(text: str) -> Any:
+    try:
+        return float(text) if any(mark in text for mark in ".en") else int(text)
+    except ValueError:
+        return text
+
+
+def write_page(tables_folder: Path, page: Path, *, scale: str) -> Path:
+    """The page and its figures, from the tables alone; returns the page's path."""
+    tables = {path.stem: read_table(path) for path in sorted(tables_folder.glob("*.csv"))}
+    fits = gao_fits(tables["overoptimization"])
+    for name, axes in _figures(tables, fits).items():
+        path = page.parent / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plots.save(axes, path)
+    sizes = list(dict.fromkeys(row["size"] for row in tables["win_rates"]))
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
+    template = environment.from_string((files("rlhf_lab.experiments") / "results.md.j2").read_text())
+    settings = {"command": COMMAND, "scale": scale, "sizes": sizes, "mean": _mean, "where": _where}
+    write_atomic(page, template.render(**settings, **tables, fits=fits, **_claims(tables["overoptimization"], fits)))
+    return page
+
+
+def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit]) -> dict[str, Any]:
+    """The numbers of section (c)."""
+    summary = curve_summary(points)
+    ppo = smoothed(points, "ppo")
+    kl, gold = (np.array([row[key] for row in ppo]) for key in ("kl", "gold"))
+    near = (np.sqrt(kl) < np.sqrt(kl.max()) / 2) & (kl > 0.05)
+    far = np.sqrt(kl) >= np.sqrt(kl.max()) / 2
+    early = fit_gao(kl[near], gold[near], form="rl")
+    numbers = sorted({row["n"] for row in points if row["method"] == "best_of_n"})
+    best = [row for row in points if row["method"] == "best_of_n" and row["n"] == numbers[-1]]
+    reached = kl[gold >= _mean(best, "gold")]
+    return {
+        "summary": summary,
+        "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_end_proxy"] for row in summary[:-1]])),
+        "noise": _noise(points),
+        "extrapolation_error": float(np.sqrt(np.mean((early.predict(kl[far]) - gold[far]) ** 2))),
+        "fit_error": float(np.sqrt(np.mean((fits["ppo"].predict(kl[far]) - gold[far]) ** 2))),
+        "best_of_n": {"n": numbers[-1], "kl": _mean(best, "kl"), "gold": _mean(best, "gold")},
+        "ppo_kl_for_it": f"{reached.min():.2f} nats" if len(reached) else "no KL",
+    }
+
+
+def _where(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, Any]]:
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def _mean(rows: Iterable[Mapping[str, Any]], key: str) -> float:
+    return float(np.mean([row[key] for row in rows]))
+
+
+def gao_fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, GaoFit]:
+    """Gao's form fitted to the gold points of all seeds, for PPO without penalty and for best-of-n."""
+    fits: dict[str, GaoFit] = {}
+    for method, form in (("ppo", "rl"), ("best_of_n", "best_of_n")):
+        chosen = [row for row in rows if row["method"] == method and row["kl"] > 0.05]
+        # Tables write whole numbers without a point.
+        kl, gold = (np.array([row[key] for row in chosen], dtype=float) for key in ("kl", "gold"))
+        fits[method] = fit_gao(kl, gold, form=form)  # type: ignore[arg-type]
+    return fits
+
+
+def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of PPO without penalty: gold's peak and end, the proxy's then; of PPO with it: gold's peak and end.
+
+    Each is the mean over 5 steps, in standard deviations of the start's scores. One row for each seed; the last row,
+    of seed "mean", sums up the mean of the seeds' curves: the highest of many noisy points lies above the truth, the
+    less so the less noise.
+    """
+    seeds = sorted({row["seed"] for row in rows})
+    summary = [{"seed": seed} | _ends(_where(rows, seed=seed)) for seed in seeds]
+    return [*summary, {"seed": "mean"} | _ends(_mean_of_seeds(rows))]
+
+
+def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    ends: dict[str, float] = {}
+    for method, name in (("ppo", "free"), ("ppo_penalty", "penalized")):
+        mine = _where(rows, method=method)
+        gold, proxy, kl = (plots.smooth(np.array([row[key] for row in mine])) for key in ("gold", "proxy", "kl"))
+        top = gold.argmax()
+        named = {"peak": gold[top], "peak_kl": kl[top], "peak_proxy": proxy[top], "end": gold[-1], "end_kl": kl[-1]}
+        named |= {"end_proxy": proxy[-1], "proxy_max": proxy.max()}
+        ends |= {f"{name}_{key}": float(value) for key, value in named.items()}
+    return ends
+
+
+def _noise(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Standard error of gold's mean over 5 steps, from the differences of neighbouring steps with the penalty."""
+    mine = _where(rows, method="ppo_penalty")
+    gold = [np.array([row["gold"] for row in _where(mine, seed=seed)]) for seed in sorted({r["seed"] for r in mine})]
+    # A difference of two steps has twice the variance of one; a mean of five has a fifth of it.
+    return float(np.sqrt(np.mean([np.var(np.diff(values)) for values in gold]) / 2 / 5))
+
+
+def _mean_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """PPO's points, each the mean over the seeds at the same step."""
+    points = []
+    for method in ("ppo", "ppo_penalty"):
+        mine = _where(rows, method=method)
+        for step in sorted({row["step"] for row in mine}):
+            here = _where(mine, step=step)
+            points.append({"method": method, "step": step} | {key: _mean(here, key) for key in ("kl", "proxy", "gold")})
+    return points
+
+
+def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoFit]) -> dict[str, Any]:
+    rows = tables["reward_models"]
+    points = tables["overoptimization"]
+    return {
+        "win_rates": plots.plot_win_rates_by_size(tables["win_rates"], title="Preference by size and by training"),
+        "reward_models": plots.plot_reward_model_accuracy(
+            rows,
+            labeler_agreement=_mean(rows, "labeler_agreement"),
+            majority_agreement=_mean(rows, "majority_agreement"),
+            title="More comparisons, better judge",
+        ),
+        "overoptimization": plots.plot_overoptimization(
+            smoothed(points, "ppo"), fit=fits["ppo"], title="Without a penalty, the proxy rises and the truth falls"
+        ),
+        "penalized": plots.plot_overoptimization(
+            smoothed(points, "ppo_penalty"), method="ppo_penalty", title="With the penalty, the truth keeps up"
+        ),
+        "best_of_n": plots.plot_overoptimization(
+            points, method="best_of_n", fit=fits["best_of_n"], title="Best-of-n spends few nats"
+        ),
+    }

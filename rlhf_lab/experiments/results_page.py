@@ -67,14 +67,13 @@ def write_page(tables_folder: Path, page: Path, *, scale: str) -> Path:
     return page
 
 
-def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit]) -> dict[str, Any]:
+def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit | None]) -> dict[str, Any]:
     """The numbers of section (c)."""
     summary = curve_summary(points)
     ppo = smoothed(points, "ppo")
     kl, gold = (np.array([row[key] for row in ppo]) for key in ("kl", "gold"))
-    near = (np.sqrt(kl) < np.sqrt(kl.max()) / 2) & (kl > 0.05)
-    far = np.sqrt(kl) >= np.sqrt(kl.max()) / 2
-    early = fit_gao(kl[near], gold[near], form="rl")
+    far = kl >= kl.max() / 4  # a quarter of the KL is half of the distance
+    early = _fit(kl[~far], gold[~far], "rl")
     numbers = sorted({row["n"] for row in points if row["method"] == "best_of_n"})
     best = [row for row in points if row["method"] == "best_of_n" and row["n"] == numbers[-1]]
     reached = kl[gold >= _mean(best, "gold")]
@@ -82,8 +81,8 @@ def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit]) -> 
         "summary": summary,
         "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_end_proxy"] for row in summary[:-1]])),
         "noise": _noise(points),
-        "extrapolation_error": float(np.sqrt(np.mean((early.predict(kl[far]) - gold[far]) ** 2))),
-        "fit_error": float(np.sqrt(np.mean((fits["ppo"].predict(kl[far]) - gold[far]) ** 2))),
+        "extrapolation_error": _miss(early, kl[far], gold[far]),
+        "fit_error": _miss(fits["ppo"], kl[far], gold[far]),
         "best_of_n": {"n": numbers[-1], "kl": _mean(best, "kl"), "gold": _mean(best, "gold")},
         "ppo_kl_for_it": f"{reached.min():.2f} nats" if len(reached) else "no KL",
     }
@@ -97,15 +96,26 @@ def _mean(rows: Iterable[Mapping[str, Any]], key: str) -> float:
     return float(np.mean([row[key] for row in rows]))
 
 
-def gao_fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, GaoFit]:
+def gao_fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, GaoFit | None]:
     """Gao's form fitted to the gold points of all seeds, for PPO without penalty and for best-of-n."""
-    fits: dict[str, GaoFit] = {}
+    fits: dict[str, GaoFit | None] = {}
     for method, form in (("ppo", "rl"), ("best_of_n", "best_of_n")):
-        chosen = [row for row in rows if row["method"] == method and row["kl"] > 0.05]
+        chosen = _where(rows, method=method)
         # Tables write whole numbers without a point.
         kl, gold = (np.array([row[key] for row in chosen], dtype=float) for key in ("kl", "gold"))
-        fits[method] = fit_gao(kl, gold, form=form)  # type: ignore[arg-type]
+        fits[method] = _fit(kl, gold, form)
     return fits
+
+
+def _fit(kl: np.ndarray, gold: np.ndarray, form: Any) -> GaoFit | None:
+    """The fit to points that have left the start; None if they are too few."""
+    known = kl > 0.05
+    return fit_gao(kl[known], gold[known], form=form) if known.sum() > 1 else None
+
+
+def _miss(fit: GaoFit | None, kl: np.ndarray, gold: np.ndarray) -> float:
+    """Root mean square of what the fit misses; NaN without a fit."""
+    return float(np.sqrt(np.mean((fit.predict(kl) - gold) ** 2))) if fit else float("nan")
 
 
 def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -151,7 +161,7 @@ def _mean_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return points
 
 
-def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoFit]) -> dict[str, Any]:
+def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoFit | None]) -> dict[str, Any]:
     rows = tables["reward_models"]
     points = tables["overoptimization"]
     return {

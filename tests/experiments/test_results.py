@@ -102,6 +102,7 @@ def test_the_last_row_sums_up_the_mean_of_the_seeds_curves() -> None:
 
 def test_the_fit_finds_the_form_that_made_the_points(tables: Path) -> None:
     fit = gao_fits(read_table(tables / "overoptimization.csv"))["ppo"]
+    assert fit
     assert (fit.alpha, fit.beta) == pytest.approx((2.0, 3.0), abs=1e-3)
 
 

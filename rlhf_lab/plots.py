@@ -121,6 +121,7 @@ def plot_overoptimization(
     *,
     method: str = "ppo",
     fit: GaoFit | None = None,
+    by_step: bool = False,
     title: str = "Pushed too far, the proxy lies",
 ) -> Axes:
     """Proxy and gold score against the distance from the start: a line a seed, and the mean of several in bold.
@@ -131,24 +132,27 @@ def plot_overoptimization(
         rows: Rows of `method`, `kl` [nats], `proxy` and `gold` (above the start, in standard deviations there), and
             `seed` (0 where there is none).
         method: Which rows to draw.
-        fit: Gao's form, drawn over the gold points.
+        fit: Gao's form, drawn over the gold points; its argument is the distance, so not together with `by_step`.
+        by_step: Draw against the rows' `step` instead: what a penalty holds in place has no distance to go by.
         title: The claim.
 
     Raises:
-        ValueError: No row is of this method.
+        ValueError: No row is of this method, or a fit is to be drawn by step.
     """
+    if by_step and fit is not None:
+        raise ValueError("a fit is a function of the distance, and cannot be drawn by step; leave out fit or by_step.")
     chosen = sorted((row for row in rows if row["method"] == method), key=_seed)
     if not chosen:
         raise ValueError(f"there is nothing to draw: none of the {len(rows)} rows has the method {method!r}.")
-    axes = new_axes(
-        title, "distance from the start, $\\sqrt{KL}$ [$\\sqrt{nat}$]", "score above the start [std at the start]"
-    )
+    where = _steps if by_step else _distance
+    xlabel = "step of PPO" if by_step else "distance from the start, $\\sqrt{KL}$ [$\\sqrt{nat}$]"
+    axes = new_axes(title, xlabel, "score above the start [std at the start]")
     seeds = [list(group) for _, group in groupby(chosen, key=_seed)]
     for role, color, style, label in (
         ("proxy", PROXY, "--", "what the reward model says"),
         ("gold", GOLD, "-", "what is true"),
     ):
-        curves = [(_distance(group), np.array([row[role] for row in group])) for group in seeds]
+        curves = [(where(group), np.array([row[role] for row in group])) for group in seeds]
         grid, mean = _mean_curve(curves)
         thin: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.5} if len(grid) else {"linewidth": 2.0, "alpha": 0.9}
         for index, curve in enumerate(curves):
@@ -165,6 +169,10 @@ def plot_overoptimization(
 
 def _seed(row: Mapping[str, Any]) -> int:
     return row.get("seed", 0)
+
+
+def _steps(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    return np.array([row["step"] for row in rows], dtype=float)
 
 
 def _distance(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:

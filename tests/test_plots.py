@@ -175,6 +175,19 @@ def test_only_the_method_asked_for_is_drawn_and_a_kl_estimate_below_zero_counts_
     assert (x, y) == ([0.0, 3.0], [2.0, 2.0])
 
 
+def test_a_curve_by_step_goes_forward_even_where_the_policy_comes_back() -> None:
+    back = [
+        {"method": "ppo", "seed": 0, "step": step, "kl": kl, "proxy": 2 * step, "gold": step}
+        for step, kl in enumerate((0.0, 4.0, 1.0))
+    ]
+    axes = plot_overoptimization(back, by_step=True)
+    x, y = lines_by_label(axes)["what is true"]
+    assert (list(x), list(y)) == ([0, 1, 2], [0, 1, 2])
+    assert axes.get_xlabel() == "step of PPO"
+    with pytest.raises(ValueError, match="cannot be drawn by step"):
+        plot_overoptimization(back, by_step=True, fit=GaoFit(form="rl", alpha=1.0, beta=1.0))
+
+
 def test_gao_s_fit_is_drawn_as_a_function_of_kl() -> None:
     fit = GaoFit(form="best_of_n", alpha=2.0, beta=1.0)
     x, y = lines_by_label(plot_overoptimization(CURVES, fit=fit))["fit of Gao et al."]

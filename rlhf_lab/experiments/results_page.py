@@ -74,17 +74,17 @@ def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit | Non
     kl, gold = (np.array([row[key] for row in ppo]) for key in ("kl", "gold"))
     far = kl >= kl.max() / 4  # a quarter of the KL is half of the distance
     early = _fit(kl[~far], gold[~far], "rl")
-    numbers = sorted({row["n"] for row in points if row["method"] == "best_of_n"})
-    best = [row for row in points if row["method"] == "best_of_n" and row["n"] == numbers[-1]]
-    reached = kl[gold >= _mean(best, "gold")]
+    best = max(row["n"] for row in _where(points, method="best_of_n"))
+    chosen = _where(points, method="best_of_n", n=best)
+    best_of_n = {"n": best, "kl": _mean(chosen, "kl"), "gold": _mean(chosen, "gold")}
     return {
         "summary": summary,
         "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_end_proxy"] for row in summary[:-1]])),
         "noise": _noise(points),
         "extrapolation_error": _miss(early, kl[far], gold[far]),
         "fit_error": _miss(fits["ppo"], kl[far], gold[far]),
-        "best_of_n": {"n": numbers[-1], "kl": _mean(best, "kl"), "gold": _mean(best, "gold")},
-        "ppo_kl_for_it": f"{reached.min():.2f} nats" if len(reached) else "no KL",
+        "best_of_n": best_of_n,
+        "ppo_gold_there": _gold_at(best_of_n["kl"], _mean_of_seeds(points)),
     }
 
 
@@ -142,6 +142,12 @@ def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return ends
 
 
+def _gold_at(kl: float, rows: Sequence[Mapping[str, Any]]) -> float:
+    """Gold of PPO without penalty, a mean over 5 steps, when it first reaches a KL; NaN if it does not."""
+    ppo = smoothed([{"seed": 0} | dict(row) for row in rows], "ppo")
+    return next((row["gold"] for row in ppo if row["kl"] >= kl), float("nan"))
+
+
 def _noise(rows: Sequence[Mapping[str, Any]]) -> float:
     """Standard error of gold's mean over 5 steps, from the differences of neighbouring steps with the penalty."""
     mine = _where(rows, method="ppo_penalty")
@@ -176,7 +182,10 @@ def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoF
             smoothed(points, "ppo"), fit=fits["ppo"], title="Without a penalty, the proxy rises and the truth falls"
         ),
         "penalized": plots.plot_overoptimization(
-            smoothed(points, "ppo_penalty"), method="ppo_penalty", title="With the penalty, the truth keeps up"
+            smoothed(points, "ppo_penalty"),
+            method="ppo_penalty",
+            by_step=True,
+            title="With the penalty, the truth stays up",
         ),
         "best_of_n": plots.plot_overoptimization(
             points, method="best_of_n", fit=fits["best_of_n"], title="Best-of-n spends few nats"

@@ -2,7 +2,7 @@
 
 The two are timed in alternating pairs, so that what else the machine does falls on both alike.
 
-Example: .venv/bin/python -m benchmarks.shared_prompt --candidates 2 8 --pairs 30
+Example: .venv/bin/python -m benchmarks.shared_prompt --size wide --threads 2
 """
 
 import argparse
@@ -16,6 +16,17 @@ from rlhf_lab.data.batching import Candidates
 from rlhf_lab.experiments.pretraining import VOCABULARY
 from rlhf_lab.models import MODEL_SIZES
 from rlhf_lab.scoring import candidate_logprobs
+
+SHAPES = MODEL_SIZES | {
+    "wide": {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    }
+}
+"""The base models, most of whose work is the vocabulary, and one whose layers outweigh it, as in larger models."""
 
 
 def random_candidates(batch: int, count: int, prompt_tokens: int, response_tokens: int) -> Candidates:
@@ -56,7 +67,7 @@ def compare(network: PreTrainedModel, candidates: Candidates, pairs: int) -> Non
 def main() -> None:
     """Read the options, and measure for each K."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=MODEL_SIZES, default="medium")
+    parser.add_argument("--size", choices=SHAPES, default="wide")
     parser.add_argument("--candidates", type=int, nargs="+", default=[2, 8], help="K, one or several")
     parser.add_argument("--batch", type=int, default=8, help="prompts")
     parser.add_argument("--prompt-tokens", type=int, default=70)
@@ -66,9 +77,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, tie_word_embeddings=True, bos_token_id=None, **MODEL_SIZES[options.size]
-    )
+    config = LlamaConfig(vocab_size=VOCABULARY, tie_word_embeddings=True, bos_token_id=None, **SHAPES[options.size])
     network = LlamaForCausalLM(config).train()
     for count in options.candidates:
         candidates = random_candidates(options.batch, count, options.prompt_tokens, options.response_tokens)

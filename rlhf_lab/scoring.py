@@ -1,15 +1,13 @@
 """What a network thinks of candidates: log-probs, scores, values, the prompt being read once for all K responses.
 
-The prompt's forward pass fills a KV cache that stays in the graph; the K responses run against copies of it. So a
-shared prompt costs one forward and one backward, and values and gradients are those of repeating it.
+A prompt and its K responses are packed into one row, in which a response sees the prompt and itself. So a shared prompt
+costs one forward and one backward, and values and gradients are those of repeating it.
 """
 
-from collections.abc import Callable
-
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf_lab.data.batching import Candidates
 from rlhf_lab.equations.sequence import token_logprobs
@@ -69,14 +67,12 @@ def _hidden(
     network: PreTrainedModel, candidates: Candidates, shared_prompt: bool | None, *, after: bool = False
 ) -> Float[Tensor, "batch candidates response hidden"]:
     """Last hidden states: those that predict each response token, or (`after`) those that have read it."""
-    count = candidates.responses.shape[1]
-    recomputes = network.training and any(getattr(part, "gradient_checkpointing", False) for part in network.modules())
+    packs = can_pack(network, candidates)
+    if shared_prompt and not packs:
+        raise ValueError(f"{type(network).__name__} cannot read a packed row; leave shared_prompt at None.")
     if shared_prompt is None:
-        shared_prompt = count > 1 and not recomputes
-    if shared_prompt and recomputes:
-        raise ValueError("gradient checkpointing drops the cache of a shared prompt; leave shared_prompt at None.")
-    read: Callable[..., tuple[Tensor, Tensor]] = _shared if shared_prompt else _repeated
-    before_first, response = read(network.base_model, candidates)
+        shared_prompt = packs and candidates.responses.shape[1] > 1
+    before_first, response = (_packed if shared_prompt else _repeated)(network.base_model, candidates)
     if after:
         return response
     return torch.cat([before_first, response[:, :, :-1]], dim=2)
@@ -100,6 +96,24 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(-1) - 1).clamp_min(0)
 
 
+def can_pack(network: PreTrainedModel, candidates: Candidates) -> bool:
+    """Whether who sees whom is up to the mask alone.
+
+    It is not with a state that runs along the row, biases by distance in the row, or an attention that knows only
+    causal masks; nor with a window that is shorter than the texts.
+    """
+    config = network.config
+    kinds = set(getattr(config, "layer_types", None) or ())
+    length = candidates.prompt.shape[1] + candidates.responses.shape[2]
+    return (
+        config._attn_implementation == "sdpa"
+        and not getattr(network, "_is_stateful", False)
+        and not getattr(config, "alibi", False)
+        and kinds <= {"full_attention", "sliding_attention"}
+        and length <= (getattr(config, "sliding_window", None) or length)
+    )
+
+
 def _repeated(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tensor]:
     """One forward over prompt and response together, the prompt repeated K times."""
     batch, count, width = candidates.responses.shape
@@ -117,27 +131,32 @@ def _repeated(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tens
     return hidden[:, :, start - 1 : start], hidden[:, :, start:]
 
 
-def _shared(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    """One forward over the prompt, one over the K responses against its cache."""
-    batch, count, width = candidates.responses.shape
-    cache = DynamicCache(config=backbone.config)  # type: ignore[arg-type]
-    prompt_hidden = backbone(
-        input_ids=candidates.prompt,
-        attention_mask=candidates.prompt_mask.long(),
-        position_ids=positions_of(candidates.prompt_mask),
-        past_key_values=cache,
-        use_cache=True,
-    )[0]
-    cache.batch_repeat_interleave(count)
-    mask = torch.cat(
-        [candidates.prompt_mask.repeat_interleave(count, dim=0), candidates.response_mask.flatten(0, 1)], dim=1
-    )
+def _packed(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """One forward over rows of a prompt and its K responses, in which no response sees another."""
+    _, count, width = candidates.responses.shape
+    start = candidates.prompt.shape[1]
+    response_positions = candidates.prompt_mask.sum(-1)[:, None, None] + positions_of(candidates.response_mask)
     hidden = backbone(
-        input_ids=candidates.responses.flatten(0, 1),
-        attention_mask=mask.long(),
-        position_ids=positions_of(mask)[:, -width:],
-        past_key_values=cache,
-        use_cache=True,
-    )[0].view(batch, count, width, -1)
-    before_first = prompt_hidden[:, None, -1:].expand(-1, count, -1, -1)
-    return before_first, hidden
+        input_ids=torch.cat([candidates.prompt, candidates.responses.flatten(1)], dim=1),
+        attention_mask=_who_sees_whom(candidates),
+        position_ids=torch.cat([positions_of(candidates.prompt_mask), response_positions.flatten(1)], dim=1),
+        use_cache=False,
+    )[0]
+    before_first = hidden[:, None, start - 1 : start].expand(-1, count, -1, -1)
+    return before_first, hidden[:, start:].unflatten(1, (count, width))
+
+
+def _who_sees_whom(candidates: Candidates) -> Bool[Tensor, "batch 1 token token"]:
+    """True where a token of the packed row (down) may look at another (across)."""
+    _, count, width = candidates.responses.shape
+    device = candidates.prompt.device
+    # 0 for the prompt, 1 to K for the responses.
+    owner = torch.arange(count + 1, device=device).repeat_interleave(
+        torch.tensor([candidates.prompt.shape[1]] + [width] * count, device=device)
+    )
+    place = torch.arange(len(owner), device=device)
+    before = place[:, None] >= place
+    related = (owner == 0) | (owner[:, None] == owner)
+    real = torch.cat([candidates.prompt_mask, candidates.response_mask.flatten(1)], dim=1)
+    # Padding looks at itself: a softmax over nothing would be NaN.
+    return ((before & related & real[:, None]) | (place[:, None] == place))[:, None]

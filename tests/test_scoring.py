@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, MambaConfig, MambaForCausalLM, PreTrainedModel
 
 from rlhf_lab.data.batching import Candidates
-from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values, vocabulary_head
+from rlhf_lab.scoring import can_pack, candidate_logprobs, candidate_scores, candidate_values, vocabulary_head
 from tests.networks import architectures, random_network, seeded
 
 VOCABULARY = 19
@@ -178,7 +178,7 @@ def count_inputs(module: nn.Module) -> list[int]:
 
 @pytest.mark.parametrize(
     ("shared_prompt", "read"),
-    [(True, [3 * 5, 9 * 4]), (False, [9 * (5 + 4)]), (None, [3 * 5, 9 * 4])],
+    [(True, [3 * (5 + 3 * 4)]), (False, [9 * (5 + 4)]), (None, [3 * (5 + 3 * 4)])],
 )
 def test_a_shared_prompt_is_read_once_for_all_its_candidates(shared_prompt: bool | None, read: list[int]) -> None:
     network = language_model()
@@ -205,24 +205,48 @@ def test_logits_are_made_for_response_tokens_only(shared_prompt: bool) -> None:
     assert vectors == [sum(map(sum, RESPONSE_TOKENS))]
 
 
-def test_gradient_checkpointing_repeats_the_prompt_and_keeps_the_gradient() -> None:
+@ways_to_read
+def test_gradient_checkpointing_keeps_the_gradient(shared_prompt: bool) -> None:
     network, candidates = language_model(), some_candidates()
     expected = plain_logprobs(network, candidates)
     expected_gradients = gradients(network, expected)
     network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    actual = candidate_logprobs(network, candidates)
+    actual = candidate_logprobs(network, candidates, shared_prompt=shared_prompt)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
     for name, gradient in gradients(network, actual).items():
         torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-5, rtol=1e-5)
 
 
-def test_gradient_checkpointing_and_a_shared_prompt_are_refused_in_training_only() -> None:
+def test_a_window_that_holds_the_texts_changes_nothing() -> None:
     network, candidates = language_model(), some_candidates()
-    expected = candidate_logprobs(network, candidates)
-    network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    with pytest.raises(ValueError, match="leave shared_prompt at None"):
+    expected = candidate_logprobs(network, candidates, shared_prompt=True)
+    network.config.sliding_window = 5 + 4
+    assert torch.equal(candidate_logprobs(network, candidates, shared_prompt=True), expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("_attn_implementation", "eager"),
+        ("alibi", True),
+        ("layer_types", ["full_attention", "linear_attention"]),
+        ("sliding_window", 5 + 4 - 1),
+    ],
+)
+def test_a_network_that_no_mask_keeps_apart_repeats_the_prompt(setting: str, value: object) -> None:
+    network, candidates = language_model(), some_candidates()
+    setattr(network.config, setting, value)
+    tokens = count_inputs(network.get_input_embeddings())
+    candidate_logprobs(network, candidates)
+    assert tokens == [9 * (5 + 4)]
+    with pytest.raises(ValueError, match="LlamaForCausalLM cannot read a packed row; leave shared_prompt at None"):
         candidate_logprobs(network, candidates, shared_prompt=True)
-    assert torch.equal(candidate_logprobs(network.eval(), candidates, shared_prompt=True), expected)
+
+
+def test_a_network_with_a_running_state_repeats_the_prompt() -> None:
+    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4)
+    network, candidates = MambaForCausalLM(config), some_candidates()
+    assert not can_pack(network, candidates)
 
 
 def test_a_network_without_a_vocabulary_head_is_refused() -> None:

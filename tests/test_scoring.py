@@ -217,6 +217,21 @@ def test_gradient_checkpointing_keeps_the_gradient(shared_prompt: bool) -> None:
         torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-5, rtol=1e-5)
 
 
+@architectures
+def test_a_packed_row_may_be_longer_than_the_context(architecture: str) -> None:
+    candidates = some_candidates()
+    many = Candidates(
+        candidates.prompt,
+        candidates.prompt_mask,
+        candidates.responses.repeat(1, 6, 1),
+        candidates.response_mask.repeat(1, 6, 1),
+    )
+    network = language_model(architecture)
+    assert many.prompt.shape[1] + many.responses[0].numel() > network.config.max_position_embeddings
+    packed, repeated = (candidate_logprobs(network, many, shared_prompt=shared) for shared in (True, False))
+    assert_same(network, packed, repeated)
+
+
 def test_a_window_that_holds_the_texts_changes_nothing() -> None:
     network, candidates = language_model(), some_candidates()
     expected = candidate_logprobs(network, candidates, shared_prompt=True)

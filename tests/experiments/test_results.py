@@ -122,7 +122,7 @@ def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None
     assert "best-of-8 has gold +0.80" in text
     assert "no_penalty text" in text
     assert "for each base model (small, medium, large) and\n2 seeds" in text
-    assert "ends at 100.0 % of its peak" in text
+    assert "ends at 100.0 % of its peak; the seeds' own end at 100.0 %, 100.0 % of theirs" in text
     # Best-of-8 spends log 8 - 7/8 = 1.20 nats, d = 1.10; by the form the gold there is 1.89, a mean over steps less.
     found = re.search(r"at 1.20 nats; the mean of the seeds' PPO without penalty has \+(.*) when", text)
     assert found

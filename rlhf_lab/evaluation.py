@@ -209,8 +209,11 @@ def reward_model_report(
     """
     prompts = column(comparisons, "prompt")
     pairs = list(zip(column(comparisons, "chosen"), column(comparisons, "rejected"), strict=True))
-    reward = LearnedReward(model)
-    margins = np.subtract(reward(prompts, [pair[0] for pair in pairs]), reward(prompts, [pair[1] for pair in pairs]))
+    # Both answers in turn, so that each prompt is read once.
+    scores = LearnedReward(model)(
+        [prompt for prompt in prompts for _ in range(2)], [text for pair in pairs for text in pair]
+    )
+    margins = np.subtract(scores[::2], scores[1::2])
     report: dict[str, Any] = {"accuracy": rate(wins(margins.tolist(), [0.0] * len(pairs))).to_dict()}
     if people is not None:
         votes = people.votes(prompts, pairs, 3, seed=seed + 1)

@@ -24,6 +24,8 @@ from rlhf_lab.training.reward_model import reward_model_config, train_reward_mod
 
 NUM_PAIRS = {"tiny": (16, 64, 128), "laptop": (100, 300, 1000, 4000), "gpu": (100, 1000, 10_000, 64_000)}
 """Comparisons that a reward model learns from, for the curve of each scale."""
+HELD_OUT_PAIRS = {"tiny": 64, "laptop": 1000, "gpu": 4000}
+"""Comparisons to test each reward model on."""
 LARGEST = list(MODEL_SIZES)[-1]
 
 
@@ -86,6 +88,7 @@ def _main_job(config: ResultsConfig, size: str, seed: int) -> dict[str, Any]:
             comparisons=comparisons,
             model=str(checkpoint_folder() / size),
             num_pairs=NUM_PAIRS[config.scale][-1],
+            held_out_pairs=HELD_OUT_PAIRS[config.scale],
             overoptimize=size == LARGEST,
         )
     )

@@ -46,14 +46,17 @@ class TLDRConfig:
     """Folder or id of a causal language model; by default the base that ships for this scale."""
     num_pairs: int = 0
     """Comparisons to train on; 0 takes the scale's number."""
+    held_out_pairs: int = 0
+    """Comparisons to test the reward model on; 0 takes the scale's number."""
     overoptimize: bool = True
     """Also run PPO without penalty, and best-of-n."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         check_scale(self.scale)
-        if self.num_pairs < 0:
-            raise ValueError(f"num_pairs must be 0 or more, not {self.num_pairs}.")
+        for name in ("num_pairs", "held_out_pairs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if self.data != "world" and not self.comparisons:
             raise ValueError(
                 f"--data {self.data} has no judge of its own; give comparisons of real people with --comparisons "
@@ -69,6 +72,8 @@ class Sizes:
     held_out_pairs: int
     hard_steps: int
     """PPO steps without penalty."""
+    hard_rate: float
+    """Their learning rate, in units of the preset's."""
     best_of: tuple[int, ...]
     best_of_prompts: int
     checkpoint_every: int
@@ -78,9 +83,9 @@ class Sizes:
 
 
 SIZES = {
-    "tiny": Sizes(128, 64, 6, (1, 2, 4), 16, 2, 0.6),
-    "laptop": Sizes(2500, 1000, 40, (1, 2, 4, 8, 16), 128, 10, 0.73),
-    "gpu": Sizes(64_000, 4000, 400, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50, 0.73),
+    "tiny": Sizes(128, 64, 6, 2.5, (1, 2, 4), 16, 2, 0.6),
+    "laptop": Sizes(1400, 600, 22, 2.5, (1, 2, 4, 8, 16), 128, 10, 0.73),
+    "gpu": Sizes(64_000, 4000, 400, 1.0, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50, 0.73),
 }
 
 NUM_REFERENCES = 512
@@ -177,8 +182,9 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
         job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model
     )
     if config.overoptimize and config.data == "world":
-        # A rate that ends near 0 would stop the policy before the truth has fallen.
-        steady = dataclasses.replace(preset.optimizer, schedule="constant")
+        # A low rate that ends near 0 would stop the policy before the truth has fallen.
+        rate = sizes.hard_rate * preset.optimizer.learning_rate
+        steady = dataclasses.replace(preset.optimizer, learning_rate=rate, schedule="constant")
         hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps, optimizer=steady)
         job.stage(
             "no_penalty", lambda run: ppo(policy, reward_model, data.prompts, hard, watch=watch, run=run), Policy.load
@@ -194,10 +200,10 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
 
 def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparisons:
     config = job.config
-    num_pairs = config.num_pairs or sizes.num_pairs
+    num_pairs, num_held_out = config.num_pairs or sizes.num_pairs, config.held_out_pairs or sizes.held_out_pairs
     if config.comparisons:
         rows = load_comparisons(config.comparisons).shuffle(seed=config.seed)
-        held_out = max(1, min(sizes.held_out_pairs, len(rows) // 10))
+        held_out = max(1, min(num_held_out, len(rows) // 10))
         last = min(len(rows), held_out + num_pairs)
         return Comparisons(rows.select(range(held_out, last)), rows.select(range(held_out)), None)
     people, sampling = population(seed=config.seed, agreement=sizes.agreement), ppo_config(config.scale).sampling
@@ -208,7 +214,7 @@ def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparis
         )
 
     train = job.stage("comparisons", ask(data.prompts, num_pairs, 1), load_rows)
-    held_out = job.stage("comparisons_held_out", ask(data.validation, sizes.held_out_pairs, 2), load_rows)
+    held_out = job.stage("comparisons_held_out", ask(data.validation, num_held_out, 2), load_rows)
     return Comparisons(train, held_out, people)
 
 

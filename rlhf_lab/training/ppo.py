@@ -74,16 +74,18 @@ class PPOConfig:
 
 def ppo_config(scale: str) -> PPOConfig:
     """The preset of a scale."""
-    rate = OptimizerConfig(learning_rate=2e-4, schedule="linear", warmup_fraction=0.05, final_fraction=0.1)
-    critic_rate = OptimizerConfig(learning_rate=2e-4, schedule="linear", final_fraction=0.1)
+    rate = OptimizerConfig(learning_rate=1e-4, schedule="linear", warmup_fraction=0.05, final_fraction=0.1)
+    # The reward model knows nothing of unfinished texts: the critic has much to learn, and few steps for it.
+    critic_rate = OptimizerConfig(learning_rate=1e-3, schedule="linear", final_fraction=0.1)
     laptop = PPOConfig(
-        num_steps=30,
+        num_steps=22,
         prompts_per_step=16,
         num_candidates=4,
-        num_epochs=2,
-        minibatch_size=8,
+        num_epochs=1,
+        minibatch_size=4,
         max_prompt_tokens=192,
         kl_coef=0.25,
+        gae_lambda=1.0,  # until the critic is good, what it expects is no better than what came
         sampling=SamplingConfig(max_response_tokens=48, temperature=0.5),
         optimizer=rate,
         critic_optimizer=critic_rate,

@@ -99,3 +99,9 @@ def test_killed_at_ten_moments_it_ends_with_the_same_bits(finished: Path, tmp_pa
         assert b"rlhf-lab:" not in complaint
     subprocess.run(command(folder), cwd=ROOT, check=True, capture_output=True)
     assert weights(folder) == weights(finished)
+
+
+@pytest.mark.parametrize("name", ["num_pairs", "held_out_pairs"])
+def test_a_negative_number_of_pairs_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be 0 or more, not -1"):
+        TLDRConfig(**{name: -1})  # type: ignore[arg-type]

@@ -134,6 +134,8 @@ class Judge:
 class _Reading:
     """What the judge has understood of one summary so far."""
 
+    __slots__ = ("credit", "facts", "glue", "good_words", "markers", "pending_glue", "pronoun", "said", "wrong")
+
     def __init__(self, facts: dict[str, str], pronoun: str, glue: frozenset[str]) -> None:
         self.facts, self.pronoun, self.glue = facts, pronoun, glue
         self.credit: dict[str, float] = {}
@@ -171,8 +173,8 @@ class _Reading:
 
     def grade(self, num_words: int) -> Judgement:
         """The four axes. overall = 1 + 6 coverage accuracy coherence brevity, each factor in [0, 1]."""
-        total = sum(SLOT_WEIGHTS[slot] for slot in self.facts) or 1.0
-        coverage = sum(SLOT_WEIGHTS[slot] * credit for slot, credit in self.credit.items()) / total
+        total = sum([SLOT_WEIGHTS[slot] for slot in self.facts]) or 1.0
+        coverage = sum([SLOT_WEIGHTS[slot] * credit for slot, credit in self.credit.items()]) / total
         right, wrong = len(self.credit), len(self.wrong)
         accuracy = right / (right + wrong) if right + wrong else 1.0
         coherence = max(0.0, 1.0 - 2.0 * (1.0 - self.good_words / num_words)) if num_words else 0.0
@@ -182,9 +184,9 @@ class _Reading:
             coverage=1.0 + 6.0 * coverage,
             accuracy=1.0 + 6.0 * accuracy,
             coherence=1.0 + 6.0 * coherence,
-            covered=tuple((slot, self.facts[slot]) for slot in SLOTS if slot in self.credit),
-            misattributed=tuple(fact for fact, kind in self.wrong.items() if kind == "misattributed"),
-            invented=tuple(fact for fact, kind in self.wrong.items() if kind == "invented"),
+            covered=tuple([(slot, self.facts[slot]) for slot in SLOTS if slot in self.credit]),
+            misattributed=tuple([fact for fact, kind in self.wrong.items() if kind == "misattributed"]),
+            invented=tuple([fact for fact, kind in self.wrong.items() if kind == "invented"]),
             num_words=num_words,
             markers=tuple(self.markers),
         )

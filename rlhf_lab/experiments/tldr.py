@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from datasets import Dataset
 
 from rlhf_lab.data.datasets import TLDR, column, load_comparisons, load_tldr
 from rlhf_lab.evaluation import best_of_n_rows, compare_with_reference, reward_model_report
+from rlhf_lab.experiments.overoptimization import curve_points, start_scores
 from rlhf_lab.experiments.report import write_report
 from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import Policy, RewardModel, load_base
@@ -139,6 +141,10 @@ class _Rows:
     """A dataset that is saved as one JSONL file."""
 
     rows: Dataset
+
+    @classmethod
+    def of(cls, rows: list[dict[str, Any]]) -> "_Rows":
+        return cls(Dataset.from_list(rows))
 
     def save(self, path: Path) -> None:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
@@ -266,45 +272,21 @@ def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> 
 def _overoptimization(
     job: Job, policy: Policy, reward_model: RewardModel, data: TLDR, sizes: Sizes
 ) -> list[dict[str, Any]]:
-    """Points (KL, proxy, gold) of PPO with and without penalty and of best-of-n.
-
-    Both scores are above those of the supervised policy, in standard deviations of its scores.
-    """
-    seed = job.config.seed
+    """Points of best-of-n, and of PPO without and with the penalty."""
+    preset, seed = ppo_config(job.config.scale), job.config.seed
     prompts = data.validation.select(range(min(sizes.best_of_prompts, len(data.validation))))
-    sampling = ppo_config(job.config.scale).sampling
-
-    def best(run: Run) -> _Rows:
-        reward, num_samples = LearnedReward(reward_model), max(sizes.best_of)
-        return _Rows(
-            Dataset.from_list(
-                best_of_n_rows(
-                    policy, reward, prompts, num_samples=num_samples, ns=sizes.best_of, sampling=sampling, seed=seed
-                )
-            )
-        )
-
-    best_of = job.stage("best_of_n", best, load_rows)
-    shared = ("method", "n", "kl", "proxy", "gold")
-    points = [{"seed": seed} | {key: row[key] for key in shared} for row in best_of]
-    for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):
-        points += [
-            {
-                "method": method,
-                "seed": seed,
-                "step": row["step"],
-                "kl": row["objective/kl"],
-                "proxy": row["objective/score"],
-                "gold": row["objective/gold"],
-            }
-            for row in job.history(stage)
-        ]
-    # Scores that are all alike have no deviation, and stay as they are.
-    scale = {role: (best_of[0][role], best_of[0][f"{role}_std"] or 1.0) for role in ("proxy", "gold")}
-    for point in points:
-        for role, (mean, std) in scale.items():
-            point[role] = (point[role] - mean) / std
-    return points
+    best = partial(best_of_n_rows, policy, LearnedReward(reward_model), prompts, sampling=preset.sampling, seed=seed)
+    best_of = job.stage(
+        "best_of_n", lambda run: _Rows.of(best(num_samples=max(sizes.best_of), ns=sizes.best_of)), load_rows
+    )
+    num_steps = max(preset.num_steps, sizes.hard_steps)
+    starts = job.stage(
+        "start",
+        lambda run: _Rows.of(start_scores(policy, reward_model, data.prompts, preset, num_steps=num_steps, run=run)),
+        load_rows,
+    )
+    histories = {"ppo": job.history("no_penalty"), "ppo_penalty": job.history("human_feedback")}
+    return curve_points(best_of, starts, histories, seed=seed)
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The points of the over-optimization curves: how far a policy went, what its reward model says, and what is true."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -12,7 +12,7 @@ from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
 from rlhf_lab.training.ppo import PPOConfig
 
-START_SAMPLES = 8
+START_SAMPLES = 4
 """Of the supervised policy for each post, to know where a step's scores start."""
 
 
@@ -22,6 +22,14 @@ def start_scores(
     """Mean proxy and gold of the supervised policy on the posts of each of PPO's steps: where that step starts.
 
     Posts differ more than steps do: a curve of plain means shows from step to step mostly which posts were drawn.
+
+    Args:
+        policy: The supervised policy.
+        reward_model: The proxy.
+        prompts: Those that PPO was given.
+        config: PPO's settings.
+        num_steps: PPO's steps.
+        run: PPO's own run, or one of its seed: it draws each step's posts.
 
     Returns:
         Rows of `step`, `proxy`, `gold`.
@@ -39,8 +47,7 @@ def start_scores(
 
 def curve_points(
     best_of: Sequence[Mapping[str, Any]],
-    starts: Sequence[Mapping[str, Any]],
-    histories: Mapping[str, Iterable[Mapping[str, Any]]],
+    curves: Mapping[str, tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]],
     *,
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -48,8 +55,7 @@ def curve_points(
 
     Args:
         best_of: Rows of `best_of_n_rows`, the first for n = 1.
-        starts: Rows of `start_scores`.
-        histories: Method to the metrics of PPO's steps.
+        curves: Method to the metrics of PPO's steps, and the rows of `start_scores` on the posts of those steps.
         seed: Kept with each point.
 
     Returns:
@@ -65,8 +71,8 @@ def curve_points(
         return {"seed": seed, "method": method, **more, "kl": kl, **gains}
 
     points = [point("best_of_n", row["kl"], row, best_of[0], n=row["n"]) for row in best_of]
-    for method, history in histories.items():
-        for row, start in zip(history, starts, strict=False):
+    for method, (history, starts) in curves.items():
+        for row, start in zip(history, starts, strict=True):
             scores = {"proxy": row["objective/score"], "gold": row["objective/gold"]}
             points.append(point(method, row["objective/kl"], scores, start, step=row["step"]))
     return points

@@ -279,14 +279,19 @@ def _overoptimization(
     best_of = job.stage(
         "best_of_n", lambda run: _Rows.of(best(num_samples=max(sizes.best_of), ns=sizes.best_of)), load_rows
     )
-    num_steps = max(preset.num_steps, sizes.hard_steps)
-    starts = job.stage(
-        "start",
-        lambda run: _Rows.of(start_scores(policy, reward_model, data.prompts, preset, num_steps=num_steps, run=run)),
-        load_rows,
-    )
-    histories = {"ppo": job.history("no_penalty"), "ppo_penalty": job.history("human_feedback")}
-    return curve_points(best_of, starts, histories, seed=seed)
+    num_steps = {"no_penalty": sizes.hard_steps, "human_feedback": preset.num_steps}
+
+    def start(stage: str) -> list[dict[str, Any]]:
+        # Each stage draws posts by a seed of its own.
+        drawn = job.run.stage(stage)
+        rows = partial(start_scores, policy, reward_model, data.prompts, preset, num_steps=num_steps[stage], run=drawn)
+        return job.stage(f"start_of_{stage}", lambda run: _Rows.of(rows()), load_rows).to_list()
+
+    curves = {
+        method: (job.history(stage), start(stage))
+        for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback"))
+    }
+    return curve_points(best_of, curves, seed=seed)
 
 
 def _versions() -> dict[str, str]:

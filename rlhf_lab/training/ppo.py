@@ -84,7 +84,7 @@ def ppo_config(scale: str) -> PPOConfig:
         num_epochs=1,
         minibatch_size=4,
         max_prompt_tokens=192,
-        kl_coef=0.25,
+        kl_coef=0.4,
         gae_lambda=1.0,  # until the critic is good, what it expects is no better than what came
         sampling=SamplingConfig(max_response_tokens=48, temperature=0.5),
         optimizer=rate,

@@ -48,7 +48,7 @@ def test_points_are_gains_over_their_own_start_in_standard_deviations() -> None:
         {"step": 0, "objective/kl": 0.0, "objective/score": 1.2, "objective/gold": 3.5},
         {"step": 1, "objective/kl": 2.0, "objective/score": 0.75, "objective/gold": 1.0},
     ]
-    points = curve_points(best_of, starts, {"ppo": history, "ppo_penalty": history[:1]}, seed=7)
+    points = curve_points(best_of, {"ppo": (history, starts), "ppo_penalty": (history[:1], starts[:1])}, seed=7)
     assert points == [
         {"seed": 7, "method": "best_of_n", "n": 1, "kl": 0.0, "proxy": 0.0, "gold": 0.0},
         {"seed": 7, "method": "best_of_n", "n": 4, "kl": 0.6, "proxy": 1.0, "gold": 0.5},
@@ -61,5 +61,5 @@ def test_points_are_gains_over_their_own_start_in_standard_deviations() -> None:
 def test_scores_that_are_all_alike_keep_their_unit() -> None:
     best_of = [{"n": 1, "kl": 0.0, "proxy": 1.0, "gold": 3.0, "proxy_std": 0.0, "gold_std": 0.0}]
     row = {"step": 0, "objective/kl": 0.0, "objective/score": 3.0, "objective/gold": 2.0}
-    points = curve_points(best_of, [{"step": 0, "proxy": 1.0, "gold": 3.0}], {"ppo": [row]}, seed=0)
+    points = curve_points(best_of, {"ppo": ([row], [{"step": 0, "proxy": 1.0, "gold": 3.0}])}, seed=0)
     assert (points[-1]["proxy"], points[-1]["gold"]) == (2.0, -1.0)

@@ -291,7 +291,7 @@ def _overoptimization(
         method: (job.history(stage), start(stage))
         for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback"))
     }
-    return curve_points(best_of, curves, seed=seed)
+    return curve_points(best_of.to_list(), curves, seed=seed)
 
 
 def _versions() -> dict[str, str]:

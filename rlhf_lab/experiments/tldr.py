@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from datasets import Dataset
 
 from rlhf_lab.data.datasets import TLDR, column, load_comparisons, load_tldr
 from rlhf_lab.evaluation import best_of_n_rows, compare_with_reference, reward_model_report
-from rlhf_lab.experiments.overoptimization import curve_points, start_scores
 from rlhf_lab.experiments.report import write_report
 from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import Policy, RewardModel, load_base
@@ -141,10 +139,6 @@ class _Rows:
     """A dataset that is saved as one JSONL file."""
 
     rows: Dataset
-
-    @classmethod
-    def of(cls, rows: list[dict[str, Any]]) -> "_Rows":
-        return cls(Dataset.from_list(rows))
 
     def save(self, path: Path) -> None:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
@@ -272,26 +266,45 @@ def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> 
 def _overoptimization(
     job: Job, policy: Policy, reward_model: RewardModel, data: TLDR, sizes: Sizes
 ) -> list[dict[str, Any]]:
-    """Points of best-of-n, and of PPO without and with the penalty."""
-    preset, seed = ppo_config(job.config.scale), job.config.seed
+    """Points (KL, proxy, gold) of PPO with and without penalty and of best-of-n.
+
+    Both scores are above those of the supervised policy, in standard deviations of its scores.
+    """
+    seed = job.config.seed
     prompts = data.validation.select(range(min(sizes.best_of_prompts, len(data.validation))))
-    best = partial(best_of_n_rows, policy, LearnedReward(reward_model), prompts, sampling=preset.sampling, seed=seed)
-    best_of = job.stage(
-        "best_of_n", lambda run: _Rows.of(best(num_samples=max(sizes.best_of), ns=sizes.best_of)), load_rows
-    )
-    num_steps = {"no_penalty": sizes.hard_steps, "human_feedback": preset.num_steps}
+    sampling = ppo_config(job.config.scale).sampling
 
-    def start(stage: str) -> list[dict[str, Any]]:
-        # Each stage draws posts by a seed of its own.
-        drawn = job.run.stage(stage)
-        rows = partial(start_scores, policy, reward_model, data.prompts, preset, num_steps=num_steps[stage], run=drawn)
-        return job.stage(f"start_of_{stage}", lambda run: _Rows.of(rows()), load_rows).to_list()
+    def best(run: Run) -> _Rows:
+        reward, num_samples = LearnedReward(reward_model), max(sizes.best_of)
+        return _Rows(
+            Dataset.from_list(
+                best_of_n_rows(
+                    policy, reward, prompts, num_samples=num_samples, ns=sizes.best_of, sampling=sampling, seed=seed
+                )
+            )
+        )
 
-    curves = {
-        method: (job.history(stage), start(stage))
-        for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback"))
-    }
-    return curve_points(best_of.to_list(), curves, seed=seed)
+    best_of = job.stage("best_of_n", best, load_rows)
+    shared = ("method", "n", "kl", "proxy", "gold")
+    points = [{"seed": seed} | {key: row[key] for key in shared} for row in best_of]
+    for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):
+        points += [
+            {
+                "method": method,
+                "seed": seed,
+                "step": row["step"],
+                "kl": row["objective/kl"],
+                "proxy": row["objective/score"],
+                "gold": row["objective/gold"],
+            }
+            for row in job.history(stage)
+        ]
+    # Scores that are all alike have no deviation, and stay as they are.
+    scale = {role: (best_of[0][role], best_of[0][f"{role}_std"] or 1.0) for role in ("proxy", "gold")}
+    for point in points:
+        for role, (mean, std) in scale.items():
+            point[role] = (point[role] - mean) / std
+    return points
 
 
 def _versions() -> dict[str, str]:

@@ -14,12 +14,7 @@ from typing import Any
 
 import pytest
 
-from rlhf_lab.data.datasets import column, load_tldr
-from rlhf_lab.experiments.overoptimization import start_scores
-from rlhf_lab.experiments.tldr import TLDRConfig, load_rows, run_tldr
-from rlhf_lab.models import Policy, RewardModel
-from rlhf_lab.runs import Run
-from rlhf_lab.training.ppo import ppo_config
+from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
 from tests.capabilities import ROOT
 
 
@@ -57,23 +52,6 @@ def test_results_hold_what_is_promised(results: dict[str, Any]) -> None:
     assert {point["method"] for point in results["overoptimization"]} == {"ppo", "ppo_penalty", "best_of_n"}
     assert {"supervised", "reward_model", "human_feedback", "no_penalty"} <= set(results["seconds"])
     assert results["versions"]["torch"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["human_feedback", "no_penalty"])
-def test_a_curve_starts_from_the_posts_that_its_steps_drew(finished: Path, stage: str) -> None:
-    """Each stage draws by a seed of its own, so each has a start of its own."""
-    prompts, config = load_tldr(scale="tiny").prompts, ppo_config("tiny")
-    drawn, texts = Run(seed=0).stage(stage), column(prompts, "prompt")
-    samples = [json.loads(line) for line in (finished / stage / "samples.jsonl").read_text().splitlines()]
-    for row in samples:
-        assert texts[drawn.batch_rows(row["step"], len(texts), config.prompts_per_step)[0]] == row["prompt"]
-    policy = Policy.load(finished / "supervised" / "result")
-    reward_model = RewardModel.load(finished / "reward_model" / "result")
-    starts = start_scores(policy, reward_model, prompts, config, num_steps=len(samples), run=drawn)
-    kept = load_rows(finished / f"start_of_{stage}" / "result").to_list()
-    assert [row["gold"] for row in kept] == pytest.approx([row["gold"] for row in starts], abs=1e-5)
-    assert [row["proxy"] for row in kept] == pytest.approx([row["proxy"] for row in starts], abs=1e-4)
 
 
 @pytest.mark.slow

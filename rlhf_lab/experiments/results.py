@@ -26,6 +26,8 @@ NUM_PAIRS = {"tiny": (16, 64, 128), "laptop": (100, 300, 1000, 4000), "gpu": (10
 """Comparisons that a reward model learns from, for the curve of each scale."""
 HELD_OUT_PAIRS = {"tiny": 64, "laptop": 1000, "gpu": 4000}
 """Comparisons to test each reward model on."""
+CURVE_POSTS = {"tiny": 16, "laptop": 512, "gpu": 512}
+"""Held-out posts on which the over-optimization curves are measured."""
 LARGEST = list(MODEL_SIZES)[-1]
 
 
@@ -89,6 +91,8 @@ def _main_job(config: ResultsConfig, size: str, seed: int) -> dict[str, Any]:
             model=str(checkpoint_folder() / size),
             num_pairs=NUM_PAIRS[config.scale][-1],
             held_out_pairs=HELD_OUT_PAIRS[config.scale],
+            # Curves are drawn for the largest alone.
+            curve_posts=CURVE_POSTS[config.scale] if size == LARGEST else 0,
             overoptimize=size == LARGEST,
         )
     )

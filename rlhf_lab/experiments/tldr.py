@@ -48,13 +48,15 @@ class TLDRConfig:
     """Comparisons to train on; 0 takes the scale's number."""
     held_out_pairs: int = 0
     """Comparisons to test the reward model on; 0 takes the scale's number."""
+    curve_posts: int = 0
+    """Held-out posts on which PPO is measured as it goes, and best-of-n; 0 takes the scale's number."""
     overoptimize: bool = True
     """Also run PPO without penalty, and best-of-n."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         check_scale(self.scale)
-        for name in ("num_pairs", "held_out_pairs"):
+        for name in ("num_pairs", "held_out_pairs", "curve_posts"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if self.data != "world" and not self.comparisons:
@@ -75,7 +77,7 @@ class Sizes:
     hard_rate: float
     """Their learning rate, in units of the preset's."""
     best_of: tuple[int, ...]
-    best_of_prompts: int
+    curve_posts: int
     checkpoint_every: int
     """Steps between a stage's checkpoints."""
     agreement: float
@@ -84,7 +86,7 @@ class Sizes:
 
 SIZES = {
     "tiny": Sizes(128, 64, 6, 2.5, (1, 2, 4), 16, 2, 0.6),
-    "laptop": Sizes(1400, 600, 22, 2.5, (1, 2, 4, 8, 16), 128, 10, 0.73),
+    "laptop": Sizes(1400, 600, 22, 2.5, (1, 2, 4, 8, 16), 64, 10, 0.73),
     "gpu": Sizes(64_000, 4000, 400, 1.0, (1, 2, 4, 8, 16, 32, 64, 128), 512, 50, 0.73),
 }
 
@@ -174,9 +176,10 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
         RewardModel.load,
     )
     preset = ppo_config(config.scale)
-    watch = {"gold": gold_judge()} if config.data == "world" else {}
+    held_out = data.validation.select(range(min(config.curve_posts or sizes.curve_posts, len(data.validation))))
+    seen = {"watch": {"gold": gold_judge()} if config.data == "world" else {}, "held_out": held_out}
     tuned = job.stage(
-        "human_feedback", lambda run: ppo(policy, reward_model, data.prompts, preset, watch=watch, run=run), Policy.load
+        "human_feedback", lambda run: ppo(policy, reward_model, data.prompts, preset, run=run, **seen), Policy.load
     )
     results = _evaluate(
         job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model
@@ -186,10 +189,8 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
         rate = sizes.hard_rate * preset.optimizer.learning_rate
         steady = dataclasses.replace(preset.optimizer, learning_rate=rate, schedule="constant")
         hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps, optimizer=steady)
-        job.stage(
-            "no_penalty", lambda run: ppo(policy, reward_model, data.prompts, hard, watch=watch, run=run), Policy.load
-        )
-        results["overoptimization"] = _overoptimization(job, policy, reward_model, data, sizes)
+        job.stage("no_penalty", lambda run: ppo(policy, reward_model, data.prompts, hard, run=run, **seen), Policy.load)
+        results["overoptimization"] = _overoptimization(job, policy, reward_model, held_out, sizes)
     results["seconds"] = job.seconds
     results["versions"] = _versions()
     if job.run.is_main:
@@ -264,47 +265,39 @@ def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> 
 
 
 def _overoptimization(
-    job: Job, policy: Policy, reward_model: RewardModel, data: TLDR, sizes: Sizes
+    job: Job, policy: Policy, reward_model: RewardModel, held_out: Dataset, sizes: Sizes
 ) -> list[dict[str, Any]]:
-    """Points (KL, proxy, gold) of PPO with and without penalty and of best-of-n.
+    """Points (KL, proxy, gold) of best-of-n, and of PPO without and with the penalty, all on the same held-out posts.
 
     Both scores are above those of the supervised policy, in standard deviations of its scores.
     """
-    seed = job.config.seed
-    prompts = data.validation.select(range(min(sizes.best_of_prompts, len(data.validation))))
-    sampling = ppo_config(job.config.scale).sampling
-
-    def best(run: Run) -> _Rows:
-        reward, num_samples = LearnedReward(reward_model), max(sizes.best_of)
-        return _Rows(
-            Dataset.from_list(
-                best_of_n_rows(
-                    policy, reward, prompts, num_samples=num_samples, ns=sizes.best_of, sampling=sampling, seed=seed
-                )
-            )
-        )
-
-    best_of = job.stage("best_of_n", best, load_rows)
-    shared = ("method", "n", "kl", "proxy", "gold")
-    points = [{"seed": seed} | {key: row[key] for key in shared} for row in best_of]
-    for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):
-        points += [
-            {
-                "method": method,
-                "seed": seed,
-                "step": row["step"],
-                "kl": row["objective/kl"],
-                "proxy": row["objective/score"],
-                "gold": row["objective/gold"],
-            }
-            for row in job.history(stage)
-        ]
+    preset, num_samples = ppo_config(job.config.scale), max(sizes.best_of)
+    settings = {"num_samples": num_samples, "ns": sizes.best_of, "sampling": preset.sampling, "seed": job.config.seed}
+    proxy = LearnedReward(reward_model)
+    best_of = job.stage(
+        "best_of_n",
+        lambda run: _Rows(Dataset.from_list(best_of_n_rows(policy, proxy, held_out, **settings))),
+        load_rows,
+    ).to_list()
     # Scores that are all alike have no deviation, and stay as they are.
-    scale = {role: (best_of[0][role], best_of[0][f"{role}_std"] or 1.0) for role in ("proxy", "gold")}
-    for point in points:
-        for role, (mean, std) in scale.items():
-            point[role] = (point[role] - mean) / std
+    start = {role: (best_of[0][role], best_of[0][f"{role}_std"] or 1.0) for role in ("proxy", "gold")}
+
+    def point(method: str, samples: int, row: Mapping[str, Any]) -> dict[str, Any]:
+        known = {key: row[key] for key in ("n", "step", "kl") if key in row}
+        gains = {role: (row[role] - mean) / std for role, (mean, std) in start.items()}
+        return {"method": method, "seed": job.config.seed, "samples": len(held_out) * samples} | known | gains
+
+    points = [point("best_of_n", num_samples, row) for row in best_of]
+    for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):
+        points += [point(method, preset.num_candidates, row) for row in _looks(job.history(stage))]
     return points
+
+
+def _looks(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What PPO's steps saw on the held-out posts, by the curves' names."""
+    names = {"kl": "held_out/kl", "proxy": "held_out/score", "gold": "held_out/gold"}
+    seen = [row for row in history if names["kl"] in row]
+    return [{"step": row["step"]} | {name: row[key] for name, key in names.items()} for row in seen]
 
 
 def _versions() -> dict[str, str]:

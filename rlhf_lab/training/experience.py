@@ -4,7 +4,7 @@ The one place where the policy gradient methods of this kit meet the world. It i
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -172,6 +172,47 @@ def advantages_of(
     ).view_as(experience.rewards)
     returns = (raw + experience.values) * mask
     return masked_whiten(raw, mask), returns
+
+
+def means_of(
+    experience: Experience,
+    kind: str,
+    prompts: list[str],
+    tokenizer: object,
+    *,
+    kl_coef: float,
+    watch: Mapping[str, Reward] | None = None,
+) -> dict[str, float]:
+    """What to log of a rollout, as `kind/NAME`.
+
+    Args:
+        experience: The rollout, assessed.
+        kind: What it is for, such as `objective`.
+        prompts: The prompts' texts.
+        tokenizer: Decodes the responses.
+        kl_coef: Price of one nat of KL(policy || reference), in reward units.
+        watch: Further rewards of the texts, logged by their names.
+
+    Returns:
+        Means of `score`, `kl` [nats] and `rlhf_reward` (score - kl_coef kl) over responses, of `entropy` [nats] over
+        tokens, of `response_tokens`, the share `finished`, `kl_coef`, and a mean for each of `watch`.
+    """
+    scores, kl, mask = experience.scores, experience.kl, experience.response_mask
+    means = {
+        "score": scores.mean(),
+        "kl": kl.mean(),
+        "rlhf_reward": (scores - kl_coef * kl).mean(),
+        "kl_coef": kl_coef,
+        "entropy": -experience.old_logprobs.sum() / mask.sum(),
+        "response_tokens": mask.sum(-1).float().mean(),
+        "finished": experience.finished.float().mean(),
+    }
+    if watch:
+        groups = decode_responses(tokenizer, experience)
+        repeated = [prompt for prompt, group in zip(prompts, groups, strict=True) for _ in group]
+        texts = [text for group in groups for text in group]
+        means |= {name: scores_of(reward, repeated, texts).mean() for name, reward in watch.items()}
+    return {f"{kind}/{name}": float(value) for name, value in means.items()}
 
 
 def gathered(parts: list[Experience], accelerator: Accelerator) -> Experience:

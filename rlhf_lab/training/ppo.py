@@ -23,13 +23,13 @@ from rlhf_lab.data.batching import decode_responses, encode_prompts
 from rlhf_lab.data.datasets import prompts_of
 from rlhf_lab.equations.policy_gradient import adaptive_kl_coef, clipped_surrogate, clipped_value_error, gae
 from rlhf_lab.equations.sequence import masked_mean
-from rlhf_lab.feedback import Reward, scores_of
+from rlhf_lab.feedback import Reward
 from rlhf_lab.generation import SamplingConfig, sample
 from rlhf_lab.models import Policy, RewardModel, copy_network, frozen_copy, new_critic
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_logprobs, candidate_values
-from rlhf_lab.training.experience import Experience, Models, advantages_of, assess, gathered
+from rlhf_lab.training.experience import Experience, Models, advantages_of, assess, gathered, means_of
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
 
@@ -48,6 +48,8 @@ class PPOConfig:
     """Prompts in an update, over all processes."""
     micro_batch_size: int = 64
     """Prompts in memory at once, in each process."""
+    evaluate_every: int = 50
+    """Steps from one look at the held-out prompts to the next."""
     max_prompt_tokens: int = 512
     kl_coef: float = 0.05
     """beta: price of one nat of KL(policy || reference), in reward units. Ouyang et al. 2022, eq. 2."""
@@ -68,6 +70,8 @@ class PPOConfig:
                 f"prompts_per_step ({self.prompts_per_step}) must be a multiple of minibatch_size "
                 f"({self.minibatch_size})."
             )
+        if self.evaluate_every < 1:
+            raise ValueError(f"evaluate_every must be at least 1, not {self.evaluate_every}.")
         if self.kl_coef < 0:
             raise ValueError(f"kl_coef must be 0 or more, not {self.kl_coef}: a negative one would pay for drift.")
 
@@ -83,6 +87,7 @@ def ppo_config(scale: str) -> PPOConfig:
         num_candidates=4,
         num_epochs=1,
         minibatch_size=4,
+        evaluate_every=3,
         max_prompt_tokens=192,
         kl_coef=0.4,
         gae_lambda=1.0,  # until the critic is good, what it expects is no better than what came
@@ -120,6 +125,7 @@ def ppo(
     *,
     critic_from: RewardModel | None = None,
     watch: Mapping[str, Reward] | None = None,
+    held_out: Dataset | None = None,
     run: Run | None = None,
     surrogate: Callable[..., Tensor] = clipped_surrogate,
     advantages: Callable[..., Tensor] = gae,
@@ -134,6 +140,9 @@ def ppo(
         config: Settings; `overrides` replace single fields.
         critic_from: Reward model that the critic starts from; by default `reward`, if it is one.
         watch: Further rewards that are logged (as `objective/NAME`) and never trained on, such as the gold judge.
+        held_out: Prompts like `prompts`, never trained on. Every `config.evaluate_every` steps and at the last one the
+            policy answers them, and what is logged of a rollout is logged of these answers too (as `held_out/NAME`).
+            The prompts and the random numbers are the same each time: what changes is the policy.
         run: Where to log and to keep checkpoints.
         surrogate: The policy's loss of each token; an exercise's own goes here.
         advantages: The advantage estimator; an exercise's own goes here.
@@ -146,7 +155,7 @@ def ppo(
     """
     config = configured(PPOConfig(), config, overrides)
     run = run or Run()
-    texts = prompts_of(prompts)
+    texts, held_out_texts = prompts_of(prompts), prompts_of(held_out) if held_out is not None else []
     tokenizer = policy.tokenizer
     start = critic_from or reward
     updates = config.num_steps * config.num_epochs * (config.prompts_per_step // config.minibatch_size)
@@ -158,7 +167,12 @@ def ppo(
 
     for step in run.steps(config.num_steps, {"actor": actor, "critic": critic, "price": price}, name="ppo"):
         asked = [texts[row] for row in run.batch_rows(step, len(texts), config.prompts_per_step)]
-        experience = _collect(run, step, asked, models, tokenizer, price.value, config)
+        experience = _collect(run, asked, models, tokenizer, price.value, config, run.rng("sampling", step))
+        metrics = means_of(experience, "objective", asked, tokenizer, kl_coef=price.value, watch=watch)
+        if held_out_texts and (step % config.evaluate_every == 0 or step + 1 == config.num_steps):
+            # Before the updates: both means are of the same policy.
+            answers = _collect(run, held_out_texts, models, tokenizer, price.value, config, run.rng("held_out"))
+            metrics |= means_of(answers, "held_out", held_out_texts, tokenizer, kl_coef=price.value, watch=watch)
         whitened, returns = advantages_of(experience, discount=1.0, gae_lambda=config.gae_lambda, estimator=advantages)
         batch = Training(**vars(experience), advantages=whitened, returns=returns)
         losses = [
@@ -167,7 +181,7 @@ def ppo(
                 config.num_epochs, config.minibatch_size, run.share(config.minibatch_size), run.rng("minibatches", step)
             )
         ]
-        run.log(step, _objective(batch, price.value) | _means(losses) | _watched(watch or {}, asked, batch, tokenizer))
+        run.log(step, metrics | _means(losses) | {"ppo/explained_variance": _explained_variance(batch)})
         _show(run, step, asked, batch, tokenizer)
         price.follow(batch.kl.mean().item(), config.prompts_per_step * config.num_candidates)
     return Policy(actor.network, tokenizer, tuple(run.history))  # type: ignore[arg-type]
@@ -188,11 +202,16 @@ def _on(reward: Reward | RewardModel, run: Run) -> Reward | RewardModel:
 
 
 def _collect(
-    run: Run, step: int, asked: list[str], models: Models, tokenizer: Any, kl_coef: float, config: PPOConfig
+    run: Run,
+    asked: list[str],
+    models: Models,
+    tokenizer: Any,
+    kl_coef: float,
+    config: PPOConfig,
+    rng: torch.Generator,
 ) -> Experience:
-    """The global rollout of this step with its assessment, each process having done its part."""
-    size = config.sampling.max_response_tokens
-    uniforms = torch.rand(len(asked), config.num_candidates, size, generator=run.rng("sampling", step))
+    """The global rollout on `asked` with its assessment, each process having done its part."""
+    uniforms = torch.rand(len(asked), config.num_candidates, config.sampling.max_response_tokens, generator=rng)
     mine = run.share(len(asked))
     parts = []
     for start in range(mine.start, mine.stop, config.micro_batch_size):
@@ -259,33 +278,15 @@ def _flat(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.flatten(0, 1) for tensor in tensors)
 
 
-def _objective(batch: Training, kl_coef: float) -> dict[str, float]:
-    lengths = batch.response_mask.sum(-1).float()
+def _explained_variance(batch: Training) -> float:
+    """Of the returns, by the critic; 1 is perfect, 0 no better than a constant."""
     residual = (batch.returns - batch.values)[batch.response_mask]
     spread = batch.returns[batch.response_mask].var()
-    return {
-        "objective/score": batch.scores.mean().item(),
-        "objective/kl": batch.kl.mean().item(),
-        "objective/rlhf_reward": (batch.scores - kl_coef * batch.kl).mean().item(),
-        "objective/kl_coef": kl_coef,
-        "objective/entropy": (-batch.old_logprobs.sum() / batch.response_mask.sum()).item(),
-        "objective/response_tokens": lengths.mean().item(),
-        "objective/finished": batch.finished.float().mean().item(),
-        "ppo/explained_variance": (1 - residual.var() / spread.clamp_min(1e-8)).item(),
-    }
+    return (1 - residual.var() / spread.clamp_min(1e-8)).item()
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-
-def _watched(watch: Mapping[str, Reward], asked: list[str], batch: Training, tokenizer: Any) -> dict[str, float]:
-    if not watch:
-        return {}
-    texts = decode_responses(tokenizer, batch)
-    prompts = [prompt for prompt, group in zip(asked, texts, strict=True) for _ in group]
-    flat = [text for group in texts for text in group]
-    return {f"objective/{name}": scores_of(reward, prompts, flat).mean().item() for name, reward in watch.items()}
 
 
 def _show(run: Run, step: int, asked: list[str], batch: Training, tokenizer: Any) -> None:

@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, select_autoescape
 
 from rlhf_lab import plots
@@ -80,19 +79,8 @@ def _figures(results: Mapping[str, Any], histories: Mapping[str, list[dict[str, 
     return figures
 
 
-def smoothed(points: Sequence[Mapping[str, Any]], method: str) -> list[dict[str, Any]]:
-    """The points of one method, each seed's a mean over 5 steps."""
-    rows = [dict(row) for row in points if row["method"] == method]
-    for seed in {row["seed"] for row in rows}:
-        mine = [row for row in rows if row["seed"] == seed]
-        for key in ("kl", "proxy", "gold"):
-            for row, value in zip(mine, plots.smooth(np.array([row[key] for row in mine])), strict=True):
-                row[key] = float(value)
-    return rows
-
-
 def _overoptimization(points: Sequence[Mapping[str, Any]]) -> Any:
-    rows = smoothed(points, "ppo")
+    rows = [row for row in points if row["method"] == "ppo"]
     known = [row for row in rows if row["kl"] > 0.05]
     fit = fit_gao([row["kl"] for row in known], [row["gold"] for row in known], form="rl") if len(known) > 3 else None
     return plots.plot_overoptimization(rows, fit=fit, title=_overoptimization_claim(rows))

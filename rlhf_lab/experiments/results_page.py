@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from jinja2 import Environment, StrictUndefined
 
 from rlhf_lab import plots
 from rlhf_lab.equations.overoptimization import GaoFit, fit_gao
-from rlhf_lab.experiments.report import smoothed
 from rlhf_lab.records import write_atomic
 
 COMMAND = "rlhf-lab results"
@@ -70,7 +70,7 @@ def write_page(tables_folder: Path, page: Path, *, scale: str) -> Path:
 def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit | None]) -> dict[str, Any]:
     """The numbers of section (c)."""
     summary = curve_summary(points)
-    ppo = smoothed(points, "ppo")
+    ppo = _where(points, method="ppo")
     kl, gold = (np.array([row[key] for row in ppo]) for key in ("kl", "gold"))
     far = kl >= kl.max() / 4  # a quarter of the KL is half of the distance
     early = _fit(kl[~far], gold[~far], "rl")
@@ -80,7 +80,7 @@ def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit | Non
     return {
         "summary": summary,
         "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_end_proxy"] for row in summary[:-1]])),
-        "noise": _noise(points),
+        "samples_a_point": ppo[0]["samples"],
         "extrapolation_error": _miss(early, kl[far], gold[far]),
         "fit_error": _miss(fits["ppo"], kl[far], gold[far]),
         "best_of_n": best_of_n,
@@ -121,7 +121,7 @@ def _miss(fit: GaoFit | None, kl: np.ndarray, gold: np.ndarray) -> float:
 def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of PPO without penalty: gold's peak and end, the proxy's then; of PPO with it: gold's peak and end.
 
-    Each is the mean over 5 steps, in standard deviations of the start's scores. One row for each seed; the last row,
+    In standard deviations of the start's scores. One row for each seed; the last row,
     of seed "mean", sums up the mean of the seeds' curves: the highest of many noisy points lies above the truth, the
     less so the less noise.
     """
@@ -134,7 +134,7 @@ def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     ends: dict[str, float] = {}
     for method, name in (("ppo", "free"), ("ppo_penalty", "penalized")):
         mine = _where(rows, method=method)
-        gold, proxy, kl = (plots.smooth(np.array([row[key] for row in mine])) for key in ("gold", "proxy", "kl"))
+        gold, proxy, kl = (np.array([row[key] for row in mine]) for key in ("gold", "proxy", "kl"))
         top = gold.argmax()
         named = {"peak": gold[top], "peak_kl": kl[top], "peak_proxy": proxy[top], "end": gold[-1], "end_kl": kl[-1]}
         named |= {"end_proxy": proxy[-1], "proxy_max": proxy.max()}
@@ -143,17 +143,12 @@ def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _gold_at(kl: float, rows: Sequence[Mapping[str, Any]]) -> float:
-    """Gold of PPO without penalty, a mean over 5 steps, when it first reaches a KL; NaN if it does not."""
-    ppo = smoothed([{"seed": 0} | dict(row) for row in rows], "ppo")
-    return next((row["gold"] for row in ppo if row["kl"] >= kl), float("nan"))
-
-
-def _noise(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Standard error of gold's mean over 5 steps, from the differences of neighbouring steps with the penalty."""
-    mine = _where(rows, method="ppo_penalty")
-    gold = [np.array([row["gold"] for row in _where(mine, seed=seed)]) for seed in sorted({r["seed"] for r in mine})]
-    # A difference of two steps has twice the variance of one; a mean of five has a fifth of it.
-    return float(np.sqrt(np.mean([np.var(np.diff(values)) for values in gold]) / 2 / 5))
+    """Gold of PPO without penalty where it first reaches a KL, between two looks; NaN if it does not."""
+    ppo = _where(rows, method="ppo")
+    for before, after in pairwise(ppo):
+        if before["kl"] <= kl <= after["kl"]:
+            return float(np.interp(kl, (before["kl"], after["kl"]), (before["gold"], after["gold"])))
+    return float("nan")
 
 
 def _mean_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -179,10 +174,10 @@ def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoF
             title="More comparisons, better judge",
         ),
         "overoptimization": plots.plot_overoptimization(
-            smoothed(points, "ppo"), fit=fits["ppo"], title="Without a penalty, the proxy rises and the truth falls"
+            points, fit=fits["ppo"], title="Without a penalty, the proxy rises and the truth falls"
         ),
         "penalized": plots.plot_overoptimization(
-            smoothed(points, "ppo_penalty"),
+            points,
             method="ppo_penalty",
             by_step=True,
             title="With the penalty, the truth stays up",

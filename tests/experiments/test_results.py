@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from rlhf_lab.experiments import results
-from rlhf_lab.experiments.report import smoothed
 from rlhf_lab.experiments.results import NUM_PAIRS, ResultsConfig, run_results
 from rlhf_lab.experiments.results_page import curve_summary, gao_fits, read_table, write_page, write_table
 from rlhf_lab.models import MODEL_SIZES
@@ -24,8 +23,8 @@ def ppo_points(method: str, seed: int, *, fall: float) -> list[dict[str, Any]]:
     for step in range(41):
         distance = step / 10
         gold = distance * (2.0 - fall * math.log(distance)) if distance else 0.0
-        row = {"method": method, "seed": seed, "step": step, "kl": distance**2, "proxy": 2.0 * distance, "gold": gold}
-        points.append(row)
+        row = {"method": method, "seed": seed, "step": step, "samples": 400, "kl": distance**2}
+        points.append(row | {"proxy": 2.0 * distance, "gold": gold})
     return points
 
 
@@ -84,10 +83,12 @@ def test_a_missing_table_names_the_command(tmp_path: Path) -> None:
 def test_the_curve_is_summed_up_by_hand(tables: Path) -> None:
     rows = read_table(tables / "overoptimization.csv")
     for row in curve_summary(rows):
-        # d (2 - 3 log d) peaks where 2 - 3 log d = 3, at d = exp(-1/3): 3 exp(-1/3) = 2.15; less, once smoothed.
-        assert row["free_peak"] == pytest.approx(3 * math.exp(-1 / 3), abs=0.15)
-        assert row["free_end"] == pytest.approx(4 * (2 - 3 * math.log(4)), abs=1.2)
-        assert row["free_end_proxy"] == row["free_proxy_max"] == pytest.approx(2 * 3.8)
+        # d (2 - 3 log d) peaks where 2 - 3 log d = 3, at d = exp(-1/3) = 0.717: 3 exp(-1/3) = 2.15.
+        assert row["free_peak"] == pytest.approx(3 * math.exp(-1 / 3), abs=1e-3)
+        assert row["free_peak_kl"] == pytest.approx(0.7**2)
+        assert row["free_peak_proxy"] == pytest.approx(1.4)
+        assert row["free_end"] == pytest.approx(4 * (2 - 3 * math.log(4)), abs=1e-3)
+        assert row["free_end_proxy"] == row["free_proxy_max"] == 8.0
         assert row["free_peak_proxy"] < row["free_end_proxy"]
         assert row["penalized_end"] == row["penalized_peak"]
 
@@ -97,21 +98,14 @@ def test_the_last_row_sums_up_the_mean_of_the_seeds_curves() -> None:
     down = [row | {"seed": 1, "gold": -row["gold"] / 2} for row in up]
     first, second, mean = curve_summary(up + down)
     assert [row["seed"] for row in (first, second, mean)] == [0, 1, "mean"]
-    assert (first["free_end"], second["free_end"], mean["free_end"]) == (9.0, -4.5, 2.25)
-    assert (first["free_peak"], second["free_peak"], mean["free_peak"]) == (9.0, 0.0, 2.25)
+    assert (first["free_end"], second["free_end"], mean["free_end"]) == (11, -5.5, 2.75)
+    assert (first["free_peak"], second["free_peak"], mean["free_peak"]) == (11, 0.0, 2.75)
 
 
 def test_the_fit_finds_the_form_that_made_the_points(tables: Path) -> None:
     fit = gao_fits(read_table(tables / "overoptimization.csv"))["ppo"]
     assert fit
     assert (fit.alpha, fit.beta) == pytest.approx((2.0, 3.0), abs=1e-3)
-
-
-def test_smoothing_leaves_the_other_seeds_alone(tables: Path) -> None:
-    rows = read_table(tables / "overoptimization.csv")
-    both = smoothed(rows, "ppo")
-    alone = smoothed([row for row in rows if row["seed"] == 1], "ppo")
-    assert [row for row in both if row["seed"] == 1] == alone
 
 
 def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None:
@@ -123,10 +117,12 @@ def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None
     assert "no_penalty text" in text
     assert "for each base model (small, medium, large) and\n2 seeds" in text
     assert "ends at 100.0 % of its peak; the seeds' own end at 100.0 %, 100.0 % of theirs" in text
-    # Best-of-8 spends log 8 - 7/8 = 1.20 nats, d = 1.10; by the form the gold there is 1.89, a mean over steps less.
+    # Best-of-8 spends log 8 - 7/8 = 1.20 nats, d = 1.10; by the form the gold there is 1.10 (2 - 3 log 1.10) = 1.89.
     found = re.search(r"at 1.20 nats; the mean of the seeds' PPO without penalty has \+(.*) when", text)
     assert found
-    assert float(found[1]) == pytest.approx(1.89, abs=0.15)
+    assert float(found[1]) == pytest.approx(1.89, abs=0.01)
+    assert "the mean of 400 samples on\n" in text
+    assert "their standard error is about 0.05." in text
     figures = {path.stem for path in (page.parent / "figures").glob("*.png")}
     assert figures == {"win_rates", "reward_models", "overoptimization", "penalized", "best_of_n"}
     assert all(f"figures/{name}.png" in text for name in figures)

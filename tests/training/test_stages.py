@@ -40,13 +40,16 @@ def stages(policy: Policy, data: TLDR, comparisons: Dataset) -> dict[str, Stage]
     tiny: PPOConfig = ppo_config("tiny")
     reward_model = train_reward_model(policy, comparisons, reward_model_config("tiny"), num_epochs=0.25)
     texts = [row["prompt"] + row["completion"] for row in data.demonstrations]
+    settings = {"num_candidates": 2, "kl_target": 1.0, "evaluate_every": 2}
     return {
         "pretrain": lambda run: pretrain(policy, texts, run=run, num_steps=6, batch_size=8),
         "sft": lambda run: sft(policy, data.demonstrations, sft_config("tiny"), run=run, num_epochs=0.75),
         "reward model": lambda run: train_reward_model(
             policy, comparisons, reward_model_config("tiny"), run=run, num_epochs=0.75
         ),
-        "ppo": lambda run: ppo(policy, reward_model, data.prompts, tiny, run=run, num_candidates=2, kl_target=1.0),
+        "ppo": lambda run: ppo(
+            policy, reward_model, data.prompts, tiny, held_out=data.validation.select(range(4)), run=run, **settings
+        ),
         "ppo on a callable": lambda run: ppo(policy, wordy, data.prompts, tiny, run=run),
     }
 
@@ -130,3 +133,65 @@ def test_the_kl_penalty_holds_the_policy_back(policy: Policy, data: TLDR) -> Non
         history = ppo(policy, wordy, data.prompts, config, num_steps=25, kl_coef=kl_coef, optimizer=fast).history
         kl[kl_coef] = sum(row["objective/kl"] for row in history[-4:]) / 4
     assert kl[5.0] < 0.5 * kl[0.0]
+
+
+def test_ppo_looks_at_held_out_prompts_and_learns_as_without_them(policy: Policy, data: TLDR) -> None:
+    held_out = data.validation.select(range(6))
+    settings = {"num_steps": 6, "evaluate_every": 2, "watch": {"words": wordy}, "missing_eos_score": None}
+    looking = ppo(policy, wordy, data.prompts, ppo_config("tiny"), held_out=held_out, **settings)
+    blind = ppo(policy, wordy, data.prompts, ppo_config("tiny"), **settings)
+    assert_same_bits(state_of(looking), state_of(blind))
+    seen = [row["step"] for row in looking.history if "held_out/score" in row]
+    assert seen == [0, 2, 4, 5]  # every second step, and the last
+    both = [row for row in looking.history if row["step"] in seen]
+    for name in both[0]:
+        if name.startswith("objective/"):
+            assert all(name.replace("objective", "held_out") in row for row in both)
+    assert all(row["held_out/score"] == pytest.approx(row["held_out/words"]) for row in both)
+    stripped = [{name: value for name, value in row.items() if "held_out" not in name} for row in looking.history]
+    assert stripped == list(blind.history)
+
+
+def test_a_policy_that_stands_still_is_seen_to_stand_still(policy: Policy, data: TLDR) -> None:
+    still = OptimizerConfig(learning_rate=1e-12, schedule="constant")
+    held_out = data.validation.select(range(6))
+    settings = {"held_out": held_out, "optimizer": still, "num_steps": 4, "evaluate_every": 1}
+    settings["missing_eos_score"] = None
+    history = ppo(policy, wordy, data.prompts, ppo_config("tiny"), **settings).history
+    assert len({row["held_out/score"] for row in history}) == 1
+    assert len({row["objective/score"] for row in history}) > 1  # other posts at each step
+    assert max(abs(row["held_out/kl"]) for row in history) < 1e-5
+
+
+def test_held_out_means_are_those_of_the_texts(policy: Policy, data: TLDR) -> None:
+    held_out = data.validation.select(range(5))
+    read: list[tuple[list[str], list[str]]] = []
+
+    def reward(prompts: list[str], responses: list[str]) -> list[float]:
+        read.append((list(prompts), list(responses)))
+        return wordy(prompts, responses)
+
+    settings = {"num_steps": 1, "num_candidates": 2, "missing_eos_score": None}
+    (row,) = ppo(policy, reward, data.prompts, ppo_config("tiny"), held_out=held_out, **settings).history
+    prompts, responses = next(pair for pair in read if len(pair[0]) == 10)
+    assert prompts == [prompt for prompt in held_out["prompt"] for _ in range(2)]
+    assert row["held_out/score"] == pytest.approx(sum(wordy(prompts, responses)) / 10)
+    assert row["held_out/kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"evaluate_every": 0}, "evaluate_every must be at least 1, not 0"),
+        ({"kl_coef": -0.1}, r"kl_coef must be 0 or more, not -0\.1"),
+        ({"prompts_per_step": 6, "minibatch_size": 4}, r"prompts_per_step \(6\) must be a multiple"),
+    ],
+)
+def test_ppo_settings_that_cannot_be_meant_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PPOConfig(**settings)
+
+
+def test_no_held_out_prompts_are_refused_before_anything_runs(policy: Policy, data: TLDR) -> None:
+    with pytest.raises(ValueError, match="there are no prompts"):
+        ppo(policy, wordy, data.prompts, ppo_config("tiny"), held_out=data.validation.select([]))

@@ -293,7 +293,7 @@ def population(
 
 
 def simulated_labels(
-    policy: Policy,
+    policy: Policy | Sequence[Policy],
     prompts: Dataset,
     *,
     num_pairs: int,
@@ -301,12 +301,12 @@ def simulated_labels(
     sampling: SamplingConfig | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Comparisons of two samples of `policy` for each of `num_pairs` prompts, by simulated people.
+    """Comparisons of two samples for each of `num_pairs` prompts, by simulated people.
 
-    The prompts and samples are those of `distinct_pairs`.
+    The prompts and samples are those of `distinct_pairs`: both of one policy, or of two drawn from several.
 
     Raises:
-        ValueError: There are no prompts, or the policy writes the same text for every sample.
+        ValueError: There are no prompts or no policies, or the policy writes the same text for every sample.
     """
     texts = [row["prompt"] for row in prompts.to_list()]
     asked, pairs = distinct_pairs(policy, texts, num_pairs, sampling, seed=seed)

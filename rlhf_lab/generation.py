@@ -221,16 +221,24 @@ def generate(
 
 
 def distinct_pairs(
-    policy: Policy, prompts: Sequence[str], num_pairs: int, config: SamplingConfig | None = None, *, seed: int = 0
+    policy: Policy | Sequence[Policy],
+    prompts: Sequence[str],
+    num_pairs: int,
+    config: SamplingConfig | None = None,
+    *,
+    seed: int = 0,
 ) -> tuple[list[str], list[tuple[str, str]]]:
     """Prompts for `num_pairs` comparisons, and two samples for each that differ.
 
     Prompts are taken in order and again from the start when they run out; pairs of identical samples, or with an empty
-    one, are left out and other samples are drawn instead.
+    one, are left out and other samples are drawn instead. Of several policies, two are drawn for each pair.
 
     Raises:
-        ValueError: There are no prompts, or the policy writes the same text for every sample.
+        ValueError: There are no prompts or no policies, or the policy writes the same text for every sample.
     """
+    policies = [policy] if isinstance(policy, Policy) else list(policy)
+    if not policies:
+        raise ValueError("there are no policies to compare summaries of.")
     if not prompts:
         raise ValueError("there are no prompts to compare summaries of.")
     asked: list[str] = []
@@ -240,7 +248,7 @@ def distinct_pairs(
             break
         texts = [prompts[(len(asked) + index + attempt) % len(prompts)] for index in range(missing)]
         rng = torch.Generator().manual_seed(seed * 1000 + attempt)
-        groups = generate(policy, texts, config, num_candidates=2, rng=rng)
+        groups = _two_samples(policies, texts, config, rng)
         for prompt, (first, second) in zip(texts, groups, strict=True):
             if first != second and first.strip() and second.strip():
                 asked.append(prompt)
@@ -250,6 +258,22 @@ def distinct_pairs(
             f"only {len(pairs)} of {num_pairs} pairs differ: the policy repeats itself; raise the temperature."
         )
     return asked, pairs
+
+
+def _two_samples(
+    policies: Sequence[Policy], prompts: Sequence[str], config: SamplingConfig | None, rng: torch.Generator
+) -> list[list[str]]:
+    """Two texts for each prompt: of the one policy, or of two that are drawn for it."""
+    if len(policies) == 1:
+        return generate(policies[0], prompts, config, num_candidates=2, rng=rng)
+    authors = [torch.randperm(len(policies), generator=rng)[:2].tolist() for _ in prompts]
+    texts = [["", ""] for _ in prompts]
+    for index, policy in enumerate(policies):
+        places = [(row, two.index(index)) for row, two in enumerate(authors) if index in two]
+        written = generate(policy, [prompts[row] for row, _ in places], config, rng=rng)
+        for (row, side), (text,) in zip(places, written, strict=True):
+            texts[row][side] = text
+    return texts
 
 
 def best_of_n(

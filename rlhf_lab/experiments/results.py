@@ -6,20 +6,22 @@ The runs keep what is done, so an interrupted command continues; the small table
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from rlhf_lab.data.datasets import load_tldr
 from rlhf_lab.evaluation import reward_model_report, write_summaries
 from rlhf_lab.experiments.results_page import write_page, write_table
-from rlhf_lab.experiments.tldr import TLDRConfig, load_rows, run_tldr
-from rlhf_lab.feedback import gold_judge, population
+from rlhf_lab.experiments.tldr import SIZES, TLDRConfig, load_rows, run_tldr, save_rows
+from rlhf_lab.feedback import Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import MODEL_SIZES, Policy, checkpoint_folder, load_base
 from rlhf_lab.records import check_scale, write_atomic
 from rlhf_lab.runs import Run
+from rlhf_lab.training.ppo import ppo_config
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
 
 NUM_PAIRS = {"tiny": (16, 64, 128), "laptop": (100, 300, 1000, 4000), "gpu": (100, 1000, 10_000, 64_000)}
@@ -28,6 +30,8 @@ HELD_OUT_PAIRS = {"tiny": 64, "laptop": 1000, "gpu": 4000}
 """Comparisons to test each reward model on."""
 CURVE_POSTS = {"tiny": 16, "laptop": 512, "gpu": 512}
 """Held-out posts on which the over-optimization curves are measured."""
+LEARNING_RATE = {"tiny": 1e-3, "laptop": 1e-3, "gpu": 3e-6}
+"""Of those reward models: between policies there is more to learn than within one."""
 LARGEST = list(MODEL_SIZES)[-1]
 
 
@@ -63,6 +67,7 @@ def run_results(config: ResultsConfig) -> Path:
     tables = {
         "win_rates": _win_rates(results),
         "reward_models": [row for job in tqdm(results, desc="reward models") for row in _reward_models(config, *job)],
+        "own_comparisons": _own_comparisons(results),
         "overoptimization": [
             row for (size, _), result in results.items() if size == LARGEST for row in result["overoptimization"]
         ],
@@ -118,22 +123,59 @@ def _win_rates(results: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dic
     ]
 
 
+def _own_comparisons(results: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How the main job's reward model does on pairs that the largest policy wrote both."""
+    rows = [(seed, result["reward_model"]) for (size, seed), result in results.items() if size == LARGEST]
+    rates = ("accuracy", "labeler_agreement")
+    return [{"seed": seed, **{key: row[key]["mean"] for key in rates}, "n": row["n"]} for seed, row in rows]
+
+
+def _comparisons(config: ResultsConfig, seed: int) -> tuple[Dataset, Dataset]:
+    """Summaries by two of the sizes' supervised policies each, compared by simulated people: to train on, held out.
+
+    Samples of one policy differ in length more than in truth. Stiennon et al. 2020 compare many policies too.
+    """
+    data, people = load_tldr("world", scale=config.scale, seed=seed), _people(config, seed)
+    sampling = ppo_config(config.scale).sampling
+    made = []
+    for part, prompts, number in (
+        ("train", data.prompts, NUM_PAIRS[config.scale][-1]),
+        ("held_out", data.validation, HELD_OUT_PAIRS[config.scale]),
+    ):
+        path = Path(config.out) / "reward_models" / f"{part}-{seed}.jsonl"
+        if not path.exists():
+            policies = [_supervised(config, size, seed) for size in MODEL_SIZES]
+            draw = len(made) + 1
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_rows(
+                simulated_labels(policies, prompts, num_pairs=number, people=people, sampling=sampling, seed=draw), path
+            )
+        made.append(load_rows(path))
+    return made[0], made[1]
+
+
+def _people(config: ResultsConfig, seed: int) -> Population:
+    return population(seed=seed, agreement=SIZES[config.scale].agreement)
+
+
+def _supervised(config: ResultsConfig, size: str, seed: int) -> Policy:
+    return Policy.load(_folder(config, size, seed) / "supervised" / "result")
+
+
 def _reward_models(config: ResultsConfig, size: str, seed: int) -> list[dict[str, Any]]:
-    """Accuracy of reward models of one size on the largest model's comparisons, by how many they learnt from."""
-    home = _folder(config, LARGEST, seed)
-    train = load_rows(home / "comparisons" / "result")
-    held_out = load_rows(home / "comparisons_held_out" / "result")
-    policy = Policy.load(_folder(config, size, seed) / "supervised" / "result")
+    """Accuracy of reward models of one size on comparisons between the sizes, by how many they learnt from."""
+    train, held_out = _comparisons(config, seed)
     preset = reward_model_config(config.scale)
+    optimizer = replace(preset.optimizer, learning_rate=LEARNING_RATE[config.scale])
     rows = []
     for number in NUM_PAIRS[config.scale]:
         folder = Path(config.out) / "reward_models" / f"{size}-{seed}-{number}"
         done = folder / "report.json"
         if not done.exists():
-            run = Run(folder, seed=seed, identity={"num_pairs": number})
+            run = Run(folder, seed=seed, identity={"num_pairs": number, **asdict(optimizer)})
             chosen = train.select(range(min(number, len(train))))
-            model = train_reward_model(policy, chosen, preset, run=run)
-            report = reward_model_report(model, held_out, population(seed=seed), seed=seed)
+            model = train_reward_model(_supervised(config, size, seed), chosen, preset, optimizer=optimizer, run=run)
+            report = reward_model_report(model, held_out, _people(config, seed), seed=seed)
             write_atomic(done, json.dumps(report))
             run.clear_checkpoint()
         report = json.loads(done.read_text())

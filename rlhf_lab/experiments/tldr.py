@@ -143,12 +143,16 @@ class _Rows:
     rows: Dataset
 
     def save(self, path: Path) -> None:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
-        write_atomic(path, text)
+        save_rows(self.rows, path)
+
+
+def save_rows(rows: Dataset, path: Path) -> None:
+    """Write rows as JSONL, in one piece."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def load_rows(path: Path) -> Dataset:
-    """The rows of a stage's JSONL result."""
+    """What `save_rows` wrote."""
     # Not splitlines: a text may hold a character that ends a line for Python, but not in JSONL.
     lines = path.read_text(encoding="utf-8").split("\n")
     return Dataset.from_list([json.loads(line) for line in lines if line])

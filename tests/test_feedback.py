@@ -2,7 +2,9 @@
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -427,6 +429,26 @@ def test_a_policy_that_repeats_itself_cannot_be_labeled(policy: Policy, monkeypa
         simulated_labels(policy, prompts, num_pairs=5, people=people(labeler()))
     with pytest.raises(ValueError, match="there are no prompts"):
         simulated_labels(policy, prompts.select([]), num_pairs=5, people=people(labeler()))
+
+
+def test_pairs_of_several_policies_have_two_authors_each(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = [replace(policy) for _ in range(3)]
+    names = {id(one): name for one, name in zip(policies, "abc", strict=True)}
+
+    def signed(writer: Policy, prompts: Sequence[str], *args: Any, **settings: Any) -> list[list[str]]:
+        return [[f"{names[id(writer)]} on {prompt}"] for prompt in prompts]
+
+    monkeypatch.setattr(generation, "generate", signed)
+    prompts = [f"post {index}" for index in range(60)]
+    asked, pairs = generation.distinct_pairs(policies, prompts, 60, seed=4)
+    assert (asked, pairs) == generation.distinct_pairs(policies, prompts, 60, seed=4)
+    assert all(text.endswith(f" on {prompt}") for prompt, pair in zip(asked, pairs, strict=True) for text in pair)
+    authors = Counter((first[0], second[0]) for first, second in pairs)
+    # Each of the six ordered pairs about ten times: 3 would be more than two standard deviations off.
+    assert set(authors) == {(one, two) for one in "abc" for two in "abc" if one != two}
+    assert min(authors.values()) > 3
+    with pytest.raises(ValueError, match="there are no policies to compare summaries of"):
+        generation.distinct_pairs([], prompts, 5)
 
 
 def test_a_policy_s_own_samples_are_labeled(policy: Policy) -> None:

@@ -79,10 +79,7 @@ def run_results(config: ResultsConfig) -> Path:
 
 
 def _main_job(config: ResultsConfig, size: str, seed: int) -> dict[str, Any]:
-    """The main job; smaller models take their comparisons from the largest: of their own summaries few are worth any.
-
-    Reward models of all sizes from one dataset are also what Stiennon et al. 2020, fig. 6, compare.
-    """
+    """The main job; smaller models take their comparisons from the largest, since few of their own summaries are good."""
     comparisons = ""
     if size != LARGEST:
         comparisons = str(Path(config.out) / f"comparisons-{seed}.jsonl")
@@ -133,7 +130,8 @@ def _own_comparisons(results: Mapping[tuple[str, int], Mapping[str, Any]]) -> li
 def _comparisons(config: ResultsConfig, seed: int) -> tuple[Dataset, Dataset]:
     """Summaries by two of the sizes' supervised policies each, compared by simulated people: to train on, held out.
 
-    Samples of one policy differ in length more than in truth. Stiennon et al. 2020 compare many policies too.
+    Samples of one policy differ in length more than in truth: all sizes would judge alike. Stiennon et al. 2020 compare
+    summaries of many policies too.
     """
     data, people = load_tldr("world", scale=config.scale, seed=seed), _people(config, seed)
     sampling = ppo_config(config.scale).sampling

@@ -59,6 +59,10 @@ def tables(tmp_path: Path) -> Path:
         ("win_rates", rates),
         ("reward_models", models),
         ("overoptimization", curve),
+        (
+            "own_comparisons",
+            [{"seed": seed, "accuracy": 0.72, "labeler_agreement": 0.73, "n": 1000} for seed in (0, 1)],
+        ),
         ("samples", samples),
     ):
         write_table(tmp_path / "tables" / f"{name}.csv", rows)
@@ -113,6 +117,7 @@ def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None
     text = page.read_text()
     assert "| large | human feedback | 70.0 % | 65.0 % to 75.0 % |" in text
     assert "| 4000 | 71.0 % | 71.0 % | 71.0 % |" in text
+    assert "agrees with the label on 72.0 % of 1000 held-out pairs, another person on 73.0 %" in text
     assert "best-of-8 has gold +0.80" in text
     assert "no_penalty text" in text
     assert "for each base model (small, medium, large) and\n2 seeds" in text
@@ -148,6 +153,8 @@ def test_the_command_makes_tables_and_page(tmp_path: Path, monkeypatch: pytest.M
     assert json.loads((tmp_path / "runs" / "small-0" / "config.json").read_text())["comparisons"].endswith("-0.jsonl")
     assert not (tmp_path / "runs" / "small-0" / "comparisons").exists()
     assert (tmp_path / "runs" / "medium-0" / "comparisons" / "result").exists()
+    # Both sizes' reward models learnt from pairs of summaries by the two.
+    assert (tmp_path / "runs" / "reward_models" / "train-0.jsonl").read_text().count("\n") == NUM_PAIRS["tiny"][-1]
     assert "for each base model (small, medium)" in page
     before = {path: path.read_bytes() for path in (tmp_path / "tables").iterdir()}
     run_results(config)

@@ -79,7 +79,7 @@ def run_results(config: ResultsConfig) -> Path:
 
 
 def _main_job(config: ResultsConfig, size: str, seed: int) -> dict[str, Any]:
-    """The main job; smaller models take their comparisons from the largest, since few of their own summaries are good."""
+    """The main job; smaller models take their comparisons from the largest, as few of their own summaries are good."""
     comparisons = ""
     if size != LARGEST:
         comparisons = str(Path(config.out) / f"comparisons-{seed}.jsonl")

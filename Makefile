@@ -26,7 +26,7 @@ help:  ## list the targets
 tldr: .venv/.installed  ## run the whole of RLHF and write a report (SCALE=laptop, SEED=0, OUT=runs/laptop)
 	.venv/bin/rlhf-lab tldr --scale $(SCALE) --seed $(SEED) --out $(OUT)
 
-results: .venv/.installed  ## reproduce docs/results.md (about an hour)
+results: .venv/.installed  ## reproduce docs/results.md (about an hour and a half)
 	.venv/bin/rlhf-lab results --out $(RESULTS)
 
 test: .venv/.installed  ## run every test that this machine can run, and list what was left out

@@ -121,10 +121,14 @@ def _win_rates(results: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dic
 
 
 def _own_comparisons(results: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How the main job's reward model does on pairs that the largest policy wrote both."""
-    rows = [(seed, result["reward_model"]) for (size, seed), result in results.items() if size == LARGEST]
-    rates = ("accuracy", "labeler_agreement")
-    return [{"seed": seed, **{key: row[key]["mean"] for key in rates}, "n": row["n"]} for seed, row in rows]
+    """How the main jobs' reward models do on pairs that the largest policy wrote both."""
+    rows = []
+    for (size, seed), result in results.items():
+        report = result["reward_model"]
+        # Whom to ask about the same pairs is known where they were made.
+        rates = {key: report[key]["mean"] for key in ("accuracy", "labeler_agreement") if key in report}
+        rows.append({"size": size, "seed": seed, "n": report["n"], **rates})
+    return rows
 
 
 def _comparisons(config: ResultsConfig, seed: int) -> tuple[Dataset, Dataset]:

@@ -171,7 +171,7 @@ def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoF
             rows,
             labeler_agreement=_mean(rows, "labeler_agreement"),
             majority_agreement=_mean(rows, "majority_agreement"),
-            title="More comparisons, better judge",
+            title="More comparisons and larger models, better judges",
         ),
         "overoptimization": plots.plot_overoptimization(
             points, fit=fits["ppo"], title="Without a penalty, the proxy rises and the truth falls"

@@ -46,6 +46,12 @@ def tables(tmp_path: Path) -> Path:
         for seed in range(2)
         for number, accuracy in ((100, 0.5), (4000, 0.71))
     ]
+    own = [
+        {"size": size, "seed": seed, "n": 1000, "accuracy": 0.72}
+        | ({"labeler_agreement": 0.73} if size == "large" else {})
+        for size in MODEL_SIZES
+        for seed in range(2)
+    ]
     curve = [
         {"method": "best_of_n", "seed": seed, "n": n, "kl": math.log(n) - (n - 1) / n, "proxy": n / 8, "gold": n / 10}
         for seed in range(2)
@@ -59,10 +65,7 @@ def tables(tmp_path: Path) -> Path:
         ("win_rates", rates),
         ("reward_models", models),
         ("overoptimization", curve),
-        (
-            "own_comparisons",
-            [{"seed": seed, "accuracy": 0.72, "labeler_agreement": 0.73, "n": 1000} for seed in (0, 1)],
-        ),
+        ("own_comparisons", own),
         ("samples", samples),
     ):
         write_table(tmp_path / "tables" / f"{name}.csv", rows)
@@ -117,7 +120,8 @@ def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None
     text = page.read_text()
     assert "| large | human feedback | 70.0 % | 65.0 % to 75.0 % |" in text
     assert "| 4000 | 71.0 % | 71.0 % | 71.0 % |" in text
-    assert "agrees with the label on 72.0 % of 1000 held-out pairs, another person on 73.0 %" in text
+    assert "72.0 % (small, 1000 pairs for each seed), 72.0 % (medium, 1000" in text
+    assert "and another person on 73.0 %." in text
     assert "best-of-8 has gold +0.80" in text
     assert "no_penalty text" in text
     assert "for each base model (small, medium, large) and\n2 seeds" in text

@@ -80,7 +80,8 @@ class Models:
 
     policy: PreTrainedModel
     reference: PreTrainedModel
-    critic: PreTrainedModel
+    critic: PreTrainedModel | None
+    """None where nothing is learnt from the rollout: its values are then zero."""
     reward: Reward | RewardModel
     """A reward model, read on the tokens, or any function of texts."""
 
@@ -115,7 +116,8 @@ def assess(
     parts = list(rollout.split(batch_size))
     old_logprobs = torch.cat([candidate_logprobs(models.policy, part, temperature=temperature) for part in parts])
     ref_logprobs = torch.cat([candidate_logprobs(models.reference, part, temperature=temperature) for part in parts])
-    values = torch.cat([candidate_values(models.critic, part) for part in parts])
+    critic = models.critic
+    values = torch.cat([candidate_values(critic, part) for part in parts]) if critic else torch.zeros_like(old_logprobs)
     scores = rollout_scores(models.reward, rollout, prompts, tokenizer, batch_size=batch_size)
     if missing_eos_score is not None:
         scores = replace_missing_eos_score(scores, rollout.finished, missing_eos_score)

@@ -11,7 +11,7 @@ Huang et al. 2024, arXiv:2403.17031.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -163,6 +163,7 @@ def ppo(
     critic_start = new_critic(start if isinstance(start, RewardModel) else policy, generator=run.rng("critic"))
     critic = Fit(run, critic_start, config.critic_optimizer, num_updates=updates)
     models = Models(actor.network, frozen_copy(policy.network).to(run.device), critic.network, _on(reward, run))  # type: ignore[arg-type]
+    lookers = replace(models, critic=None)
     price = _KLPrice(config.kl_coef, config.kl_target)
 
     for step in run.steps(config.num_steps, {"actor": actor, "critic": critic, "price": price}, name="ppo"):
@@ -171,7 +172,7 @@ def ppo(
         metrics = means_of(experience, "objective", asked, tokenizer, kl_coef=price.value, watch=watch)
         if held_out_texts and (step % config.evaluate_every == 0 or step + 1 == config.num_steps):
             # Before the updates: both means are of the same policy.
-            answers = _collect(run, held_out_texts, models, tokenizer, price.value, config, run.rng("held_out"))
+            answers = _collect(run, held_out_texts, lookers, tokenizer, price.value, config, run.rng("held_out"))
             metrics |= means_of(answers, "held_out", held_out_texts, tokenizer, kl_coef=price.value, watch=watch)
         whitened, returns = advantages_of(experience, discount=1.0, gae_lambda=config.gae_lambda, estimator=advantages)
         batch = Training(**vars(experience), advantages=whitened, returns=returns)

@@ -117,7 +117,11 @@ def assess(
     old_logprobs = torch.cat([candidate_logprobs(models.policy, part, temperature=temperature) for part in parts])
     ref_logprobs = torch.cat([candidate_logprobs(models.reference, part, temperature=temperature) for part in parts])
     critic = models.critic
-    values = torch.cat([candidate_values(critic, part) for part in parts]) if critic else torch.zeros_like(old_logprobs)
+    values = (
+        torch.zeros_like(old_logprobs)
+        if critic is None
+        else torch.cat([candidate_values(critic, part) for part in parts])
+    )
     scores = rollout_scores(models.reward, rollout, prompts, tokenizer, batch_size=batch_size)
     if missing_eos_score is not None:
         scores = replace_missing_eos_score(scores, rollout.finished, missing_eos_score)

@@ -13,8 +13,9 @@ from typing import Any
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from rlhf_lab.data.datasets import load_tldr
-from rlhf_lab.evaluation import reward_model_report, write_summaries
+from rlhf_lab.data.datasets import column, load_tldr
+from rlhf_lab.data.judge import words_of
+from rlhf_lab.evaluation import reward_model_report, wins, write_summaries
 from rlhf_lab.experiments.results_page import write_page, write_table
 from rlhf_lab.experiments.tldr import SIZES, TLDRConfig, load_rows, run_tldr, save_rows
 from rlhf_lab.feedback import Population, gold_judge, population, simulated_labels
@@ -67,7 +68,7 @@ def run_results(config: ResultsConfig) -> Path:
     tables = {
         "win_rates": _win_rates(results),
         "reward_models": [row for job in tqdm(results, desc="reward models") for row in _reward_models(config, *job)],
-        "own_comparisons": _own_comparisons(results),
+        "own_comparisons": _own_comparisons(config, results),
         "overoptimization": [
             row for (size, _), result in results.items() if size == LARGEST for row in result["overoptimization"]
         ],
@@ -120,15 +121,28 @@ def _win_rates(results: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dic
     ]
 
 
-def _own_comparisons(results: Mapping[tuple[str, int], Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _own_comparisons(
+    config: ResultsConfig, results: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """How the main jobs' reward models do on pairs that the largest policy wrote both."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (size, seed), result in results.items():
         report = result["reward_model"]
         # Whom to ask about the same pairs is known where they were made.
         rates = {key: report[key]["mean"] for key in ("accuracy", "labeler_agreement") if key in report}
         rows.append({"size": size, "seed": seed, "n": report["n"], **rates})
+        if size == LARGEST:
+            held_out = load_rows(_folder(config, size, seed) / "comparisons_held_out" / "result")
+            rows[-1]["longer_preferred"] = _longer_preferred(held_out)
     return rows
+
+
+def _longer_preferred(comparisons: Dataset) -> float:
+    """How often the summary of more words is the preferred one; ties count half."""
+    chosen, rejected = (
+        [float(len(words_of(text))) for text in column(comparisons, key)] for key in ("chosen", "rejected")
+    )
+    return float(wins(chosen, rejected).mean())
 
 
 def _comparisons(config: ResultsConfig, seed: int) -> tuple[Dataset, Dataset]:
@@ -188,6 +202,7 @@ def _reward_models(config: ResultsConfig, size: str, seed: int) -> list[dict[str
                 "seed": seed,
                 **{key: report[key]["mean"] for key in ("accuracy", "labeler_agreement", "majority_agreement")},
                 "n": report["n"],
+                "longer_preferred": _longer_preferred(held_out),
             }
         )
     return rows

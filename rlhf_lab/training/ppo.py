@@ -139,7 +139,7 @@ def ppo(
         prompts: Rows with `prompt`, or a list of `Prompt` or of texts.
         config: Settings; `overrides` replace single fields.
         critic_from: Reward model that the critic starts from; by default `reward`, if it is one.
-        watch: Further rewards that are logged (as `objective/NAME`) and never trained on, such as the gold judge.
+        watch: Further rewards that are logged by their names and never trained on, such as the gold judge.
         held_out: Prompts like `prompts`, never trained on. Every `config.evaluate_every` steps and at the last one the
             policy answers them, and what is logged of a rollout is logged of these answers too (as `held_out/NAME`).
             The prompts and the random numbers are the same each time: what changes is the policy.
@@ -212,6 +212,9 @@ def _collect(
     rng: torch.Generator,
 ) -> Experience:
     """The global rollout on `asked` with its assessment, each process having done its part."""
+    number = len(asked)
+    # Held-out prompts need not divide among the processes: some are asked twice, and counted once.
+    asked = [asked[row % number] for row in range(number + -number % run.accelerator.num_processes)]
     uniforms = torch.rand(len(asked), config.num_candidates, config.sampling.max_response_tokens, generator=rng)
     mine = run.share(len(asked))
     parts = []
@@ -239,7 +242,7 @@ def _collect(
                 batch_size=config.micro_batch_size,
             )
         )
-    return gathered(parts, run.accelerator)
+    return gathered(parts, run.accelerator)[:number]
 
 
 def _update(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from rlhf_lab.experiments import results
 from rlhf_lab.experiments.results import NUM_PAIRS, ResultsConfig, run_results
@@ -41,14 +42,14 @@ def tables(tmp_path: Path) -> Path:
     ]
     models = [
         {"size": size, "num_pairs": number, "seed": seed, "accuracy": accuracy, "labeler_agreement": 0.73}
-        | {"majority_agreement": 0.79, "n": 1000}
+        | {"majority_agreement": 0.79, "n": 1000, "longer_preferred": 0.51}
         for size in MODEL_SIZES
         for seed in range(2)
         for number, accuracy in ((100, 0.5), (4000, 0.71))
     ]
     own = [
         {"size": size, "seed": seed, "n": 1000, "accuracy": 0.72}
-        | ({"labeler_agreement": 0.73} if size == "large" else {})
+        | ({"labeler_agreement": 0.73, "longer_preferred": 0.7} if size == "large" else {})
         for size in MODEL_SIZES
         for seed in range(2)
     ]
@@ -122,6 +123,8 @@ def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None
     assert "| 4000 | 71.0 % | 71.0 % | 71.0 % |" in text
     assert "72.0 % (small, 1000 pairs for each seed), 72.0 % (medium, 1000" in text
     assert "and another person on 73.0 %." in text
+    assert "The longer summary is the preferred one in 51.0 %" in text
+    assert "The longer one is the\npreferred one in 70.0 %" in text
     assert "best-of-8 has gold +0.80" in text
     assert "no_penalty text" in text
     assert "for each base model (small, medium, large) and\n2 seeds" in text
@@ -135,6 +138,12 @@ def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None
     figures = {path.stem for path in (page.parent / "figures").glob("*.png")}
     assert figures == {"win_rates", "reward_models", "overoptimization", "penalized", "best_of_n"}
     assert all(f"figures/{name}.png" in text for name in figures)
+
+
+def test_the_longer_summary_is_counted_by_hand() -> None:
+    pairs = [("one two three", "one two"), ("one", "one two"), ("one two", "two one"), ("a b c d", "a b")]
+    rows = Dataset.from_list([{"chosen": chosen, "rejected": rejected} for chosen, rejected in pairs])
+    assert results._longer_preferred(rows) == (1 + 0 + 0.5 + 1) / 4
 
 
 @pytest.mark.slow

@@ -55,6 +55,26 @@ def test_results_hold_what_is_promised(results: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+def test_points_are_gains_over_the_start_in_its_standard_deviations(finished: Path, results: dict[str, Any]) -> None:
+    def rows(file: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (finished / file).read_text().splitlines()]
+
+    start, *_ = rows("best_of_n/result")
+    assert start["n"] == 1
+    for method, stage in (("ppo", "no_penalty"), ("ppo_penalty", "human_feedback")):
+        seen = [row for row in rows(f"{stage}/metrics.jsonl") if "held_out/kl" in row]
+        points = [point for point in results["overoptimization"] if point["method"] == method]
+        assert [point["step"] for point in points] == [row["step"] for row in seen]
+        assert len(points) >= 2
+        for point, row in zip(points, seen, strict=True):
+            assert point["kl"] == row["held_out/kl"]
+            assert point["samples"] == 16 * 4  # the tiny scale's posts, and candidates for each
+            for role, name in (("proxy", "held_out/score"), ("gold", "held_out/gold")):
+                gain = (row[name] - start[role]) / (start[f"{role}_std"] or 1.0)
+                assert point[role] == pytest.approx(gain)
+
+
+@pytest.mark.slow
 def test_the_report_is_one_file_with_figures(finished: Path) -> None:
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(list((finished / "figures").glob("*.png"))) >= 6

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_lab.records import Prompt, completion_text, require_text
+from rlhf_lab.data.batching import completion_text
+from rlhf_lab.records import Prompt, require_text
 
 KINDS = {
     "faithful": "true, short, with what happened and what is asked",

@@ -11,6 +11,9 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import event, exc
 
+from rlhf_lab.labeling.turns import turn
+
+
 VERSION = 1
 """Of the tables below; a store that an older kit wrote is brought up to it when it is opened."""
 MIGRATIONS: dict[int, Callable[[Operations], None]] = {}
@@ -177,7 +180,8 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 @contextlib.contextmanager
 def writing(engine: sa.Engine) -> Generator[sa.Connection]:
     """A transaction that is on disk when the block ends."""
-    with engine.begin() as connection:
+    file = engine.url.database if engine.url.get_backend_name() == "sqlite" else None
+    with turn(file) if file else contextlib.nullcontext(), engine.begin() as connection:
         yield connection
 
 

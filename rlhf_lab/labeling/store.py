@@ -190,14 +190,17 @@ class LabelStore:
             StoreError: An unknown labeler or kind.
         """
         check_kind(kind)
+        mine = claims.open_items(labeler, kind)
         for _ in range(_TRIES):
+            # As much as can be is read outside of the writing, for which others wait.
+            settings = self.settings()
             with self._writing() as connection:
                 log.lock_labeler(connection, labeler)
-                settings = schema.read_settings(connection)
                 known = {"seed": str(settings["seed"]), "gold_rate": settings["gold_rate"]}
                 hold = 60 * settings["hold_minutes"]
                 is_full = claims.fill(connection, labeler, kind, num=num, limit=limit, hold_seconds=hold, **known)
-                found = log.read_assignments(connection, *claims.open_items(labeler, kind), num=num)
+            with self._reading() as connection:
+                found = log.read_assignments(connection, *mine, num=num)
                 if found or is_full or not claims.num_left(connection, labeler, kind):
                     return found
             time.sleep(0.01)  # What is left is just being given to others, who may yet leave it.
@@ -253,17 +256,17 @@ class LabelStore:
         """
         number = assignment if isinstance(assignment, int) else assignment.id
         check_event(event, comment, seconds)
-        with self._writing() as connection:
-            row = connection.execute(sa.select(assignments).where(assignments.c.id == number)).first()
+        this = sa.select(assignments).where(assignments.c.id == number)
+        with self._reading() as connection:
+            row = connection.execute(this).first()
             if row is None:
                 raise StoreError(f"the store {self.name} has no assignment {number}.")
-            log.lock_labeler(connection, row.labeler)
-            # Again, now that nobody else can change it.
-            row = connection.execute(sa.select(assignments).where(assignments.c.id == number)).one()
             if event == "answer":
                 check_value(log.read_items(connection, [row.item])[0], value)
-            said = {"value": value, "comment": comment, "seconds": float(seconds), "interface": interface}
-            log.record(connection, row, event, uid, **said)
+        said = {"value": value, "comment": comment, "seconds": float(seconds), "interface": interface}
+        with self._writing() as connection:
+            log.lock_labeler(connection, row.labeler)
+            log.record(connection, connection.execute(this).one(), event, uid, **said)
 
     def undo(self, labeler: str, kind: str, *, uid: str = "", interface: str = "python") -> Assignment | None:
         """Take back the last thing that the labeler said of this kind of item.

@@ -3,7 +3,9 @@
 A test says `@pytest.mark.needs("trl")`, or bears a marker that implies it. `tests/conftest.py` does the rest.
 """
 
+import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,36 @@ def _gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def chromium() -> str | None:
+    """Chromium's path."""
+    return os.environ.get("RLHF_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def postgresql() -> Path | None:
+    """The folder of PostgreSQL's server programs."""
+    folders = [*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.environ.get("PATH", "").split(os.pathsep))]
+    return next((folder for folder in folders if (folder / "initdb").is_file()), None)
+
+
+def _browser() -> bool:
+    return chromium() is not None and all(importlib.util.find_spec(name) for name in ("playwright", "jupyterlab"))
+
+
+def _postgresql() -> bool:
+    has_server = bool(os.environ.get("RLHF_LAB_POSTGRESQL")) or postgresql() is not None
+    return has_server and importlib.util.find_spec("psycopg") is not None
+
+
 CAPABILITIES = {
+    "browser": Capability(
+        is_present=_browser,
+        how="install Chromium (`apt-get install chromium`), or let RLHF_LAB_CHROMIUM name its program",
+    ),
+    "postgresql": Capability(
+        is_present=_postgresql,
+        how="install PostgreSQL's server (`apt-get install postgresql`), or let RLHF_LAB_POSTGRESQL hold the URL of an "
+        "empty database",
+    ),
     "trl": Capability(
         is_present=_trl,
         how="`make trl-oracle`, or let RLHF_LAB_TRL_PYTHON name the Python of an environment with TRL 1.12.0",

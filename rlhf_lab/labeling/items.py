@@ -135,12 +135,14 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a labeler is with one kind of item. Progress(answered=12, skipped=1, total=40, seconds=312.5)."""
+    """How far a labeler is with one kind of item. Progress(answered=12, skipped=1, total=40, given=14, seconds=312.5)."""
 
     answered: int
     skipped: int
     total: int
     """What they have been given and what is still there for them."""
+    given: int
+    """What they have ever been given: the place of the next item."""
     seconds: float
 
 

@@ -125,6 +125,11 @@ class LabelStore:
         with self._reading() as connection:
             return log.read_items(connection, None, None if kind is None else check_kind(kind))
 
+    def has_items(self, kind: str) -> bool:
+        """Whether there are any of this kind."""
+        with self._reading() as connection:
+            return connection.scalar(sa.select(items.c.id).where(items.c.kind == check_kind(kind)).limit(1)) is not None
+
     def prioritize(self, priorities: dict[str, float]) -> None:
         """Ask the items with the highest priority first; they come before all that are not named.
 
@@ -222,6 +227,11 @@ class LabelStore:
                 claims.assign(connection, labeler, item.id, item.kind, place, num_answers=len(item.answers), seed=seed)
         return len(new)
 
+    def assignment(self, number: int) -> Assignment | None:
+        """The assignment of that number, as it stands; None if there is none."""
+        with self._reading() as connection:
+            return next(iter(log.read_assignments(connection, assignments.c.id == number)), None)
+
     def at(self, labeler: str, kind: str, place: int) -> Assignment | None:
         """The item that the labeler was given at `place`, as it stands; None if there is none."""
         mine = (assignments.c.labeler == labeler, assignments.c.kind == kind, assignments.c.place == place)
@@ -299,7 +309,7 @@ class LabelStore:
         given = sum(by_status.values()) - by_status.get("released", 0)
         total = given + left if limit is None else max(given, min(limit, given + left))
         counts = {"answered": by_status.get("answered", 0), "skipped": by_status.get("skipped", 0)}
-        return Progress(**counts, total=total, seconds=seconds)
+        return Progress(**counts, total=total, given=sum(by_status.values()), seconds=seconds)
 
     def labels(self, kind: str | None = None) -> list[dict[str, Any]]:
         """What counts: the answers as they stand, one row for each item and labeler, in the order of answering.

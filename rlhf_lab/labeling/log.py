@@ -191,7 +191,7 @@ def read_labels(connection: sa.Connection, kind: str | None = None) -> list[dict
     for row in connection.execute(statement.where(is_live).order_by(events.c.id)).mappings():
         said.setdefault(row[events.c.assignment], []).append(row)
     spent = sa.select(events.c.assignment, sa.func.sum(events.c.seconds)).group_by(events.c.assignment)
-    seconds = dict(connection.execute(spent).tuples().all())
+    seconds = {row[0]: row[1] for row in connection.execute(spent)}
     rows = []
     for number, live in said.items():
         verdicts = [row for row in live if row[events.c.kind] in _STATUS]

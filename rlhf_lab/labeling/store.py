@@ -303,7 +303,7 @@ class LabelStore:
         mine = (assignments.c.labeler == labeler, assignments.c.kind == kind)
         counts = sa.select(assignments.c.status, sa.func.count()).where(*mine).group_by(assignments.c.status)
         with self._reading() as connection:
-            by_status = dict(connection.execute(counts).tuples().all())
+            by_status = {row[0]: row[1] for row in connection.execute(counts)}
             left = claims.num_left(connection, labeler, kind, with_gold=True)
             seconds = log.seconds_spent(connection, labeler, kind)
         given = sum(by_status.values()) - by_status.get("released", 0)

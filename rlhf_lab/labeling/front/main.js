@@ -14,7 +14,7 @@ export default {
       else page.sender.receive(reply);
     };
     // The kernel that this page spoke to is gone, or was restarted.
-    const onLive = () => model.comm_live === false && page.sender.lose();
+    const onLive = () => model.comm_live !== true && page.sender.lose();
     model.on("msg:custom", onMessage);
     model.on("comm_live_update", onLive);
     return () => {

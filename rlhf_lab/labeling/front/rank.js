@@ -25,23 +25,23 @@ class Ranking {
     const save = button("Save and next", "Enter", () => this.save(), { class: "rl-button rl-main" });
     return {
       nodes: [...postNodes(this.view), this.list, this.said, el("div", { class: "rl-row" }, save, this.comment?.node)],
-      keys: [["\u2191 \u2193", "go to a card"], ["Shift+\u2191 \u2193", "move it"], ["=", "tie with the one above"], ["Enter", "save"], ...(this.comment ? [["N", "comment"]] : [])],
+      keys: [["Arrow keys", "go to a card"], ["Shift+Arrow", "move it"], ["=", "tie with the one above"], ["Enter", "save"], ...(this.comment ? [["N", "comment"]] : [])],
       onKey: (event) => this.onKey(event),
     };
   }
 
   card(card) {
     const name = `Answer ${LETTERS[card.index]}`;
-    const grip = el("span", { class: "rl-grip", "aria-hidden": "true", title: "Drag" }, "\u2630");
+    const grip = el("span", { class: "rl-grip", "aria-hidden": "true", title: "Drag" });
     const small = (label, text, action) => el("button", { type: "button", class: "rl-button rl-small", "aria-label": label, onclick: action }, text);
-    const tie = small(`Tie ${name} with the one above`, "=", () => this.tie(card));
+    const tie = small(`Tie ${name} with the one above`, "Tie", () => this.tie(card));
     card.place = el("span", { class: "rl-place" });
     card.tieButton = tie;
     card.node = el("li", { class: "rl-card", tabindex: "0", "data-testid": `card-${LETTERS[card.index]}` },
       el("div", { class: "rl-cardhead" }, grip, card.place, el("span", { class: "rl-name" }, name), el("span", { class: "rl-grow" }),
-        tie, small(`Move ${name} up`, "\u2191", () => this.move(card, -1)), small(`Move ${name} down`, "\u2193", () => this.move(card, 1))),
+        tie, small(`Move ${name} up`, "Up", () => this.move(card, -1)), small(`Move ${name} down`, "Down", () => this.move(card, 1))),
       textBox(this.view.answers[card.index], name));
-    grip.addEventListener("pointerdown", (event) => this.drag(event, card, grip));
+    grip.addEventListener("pointerdown", (event) => this.drag(event, card));
     return card;
   }
 
@@ -89,9 +89,8 @@ class Ranking {
     this.changed(card);
   }
 
-  drag(event, card, grip) {
+  drag(event, card) {
     event.preventDefault();
-    grip.setPointerCapture(event.pointerId);
     card.node.classList.add("rl-dragged");
     const move = (moved) => {
       const others = this.order.filter((other) => other !== card);
@@ -99,13 +98,16 @@ class Ranking {
       const to = others.filter((other) => middle(other) < moved.clientY).length;
       if (to !== this.order.indexOf(card)) this.move(card, to - this.order.indexOf(card));
     };
+    const ends = ["pointerup", "pointercancel"];
     const stop = () => {
-      grip.removeEventListener("pointermove", move);
+      window.removeEventListener("pointermove", move);
+      ends.forEach((end) => window.removeEventListener(end, stop));
       card.node.classList.remove("rl-dragged");
       card.node.focus({ preventScroll: true });
     };
-    grip.addEventListener("pointermove", move);
-    grip.addEventListener("lostpointercapture", stop, { once: true });
+    // On the window: a node that is moved about loses a pointer that it had captured.
+    window.addEventListener("pointermove", move);
+    ends.forEach((end) => window.addEventListener(end, stop));
   }
 
   save() {

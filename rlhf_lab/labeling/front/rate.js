@@ -21,7 +21,7 @@ const rate = {
     return {
       nodes: [...postNodes(view), ...answerNodes(view, () => "Summary"), ...rows.map((row) => row.node), flagged,
         el("div", { class: "rl-row" }, button("Save and next", "Enter", save, { class: "rl-button rl-main" }), comment?.node)].filter(Boolean),
-      keys: [["1 to 7", "rate"], ["\u2191 \u2193", "other axis"], ["Enter", "save"], ...(comment ? [["N", "comment"]] : [])],
+      keys: [["1 to 7", "rate"], ["Arrow keys", "other axis"], ["Enter", "save"], ...(comment ? [["N", "comment"]] : [])],
       onKey: (event) => onRateKey(event, rows, save, comment),
       onShown: () => page.hadFocus && rows[0].focus(),
     };

@@ -201,8 +201,8 @@ class LabelStore:
             settings = self.settings()
             with self._writing() as connection:
                 log.lock_labeler(connection, labeler)
-                known = {"seed": str(settings["seed"]), "gold_rate": settings["gold_rate"]}
-                hold = 60 * settings["hold_minutes"]
+                known = {"seed": str(settings["seed"]), "gold_rate": float(settings["gold_rate"])}
+                hold = 60.0 * settings["hold_minutes"]
                 is_full = claims.fill(connection, labeler, kind, num=num, limit=limit, hold_seconds=hold, **known)
             with self._reading() as connection:
                 found = log.read_assignments(connection, *mine, num=num)

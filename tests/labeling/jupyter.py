@@ -87,6 +87,7 @@ class Server:
             "LabApp.news_url": "",
             "LabApp.extension_manager": "readonly",
             "FileContentsManager.delete_to_trash": False,
+            "AsyncIOLoopKernelRestarter.restart_limit": 1000,  # Some tests kill a kernel again and again.
         }
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
         command += [f"--{name}={value}" for name, value in options.items()]

@@ -132,6 +132,33 @@ def require_text(value: object, name: str) -> str:
     return value
 
 
+def require_chosen_prob(value: object) -> float:
+    """`value` as a float if it is a number from 0.5 to 1.
+
+    Raises:
+        ValueError: It is outside, NaN, or no number; True is none, though Python takes it for 1.
+    """
+    if not isinstance(value, float | int) or isinstance(value, bool) or not 0.5 <= value <= 1.0:
+        raise ValueError(
+            f"chosen_prob must be a number from 0.5 (a tie) to 1 (sure), not {value!r}; leave it out for a plain label "
+            f"or, if the rejected answer is likelier to be the better, swap the two."
+        )
+    return float(value)
+
+
+def require_group(value: object) -> str:
+    """`value` if it is text; it may be empty.
+
+    Raises:
+        ValueError: It is not a string.
+    """
+    if not isinstance(value, str):
+        raise ValueError(
+            f'group must be text ("" for a pair that stands alone), not {value!r}; write the group\'s name as text.'
+        )
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt(_Record):
     r"""A post that asks for a summary.
@@ -170,7 +197,7 @@ class Demonstration(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(_Record):
-    """A query and two summaries, the better one first."""
+    """A query and two summaries, the better one first; or one pair of a ranking of K summaries."""
 
     prompt: str
     chosen: str
@@ -178,9 +205,13 @@ class Comparison(_Record):
     labeler: str = ""
     confidence: int = 0
     """Stiennon et al.'s 9-point scale folded onto the chosen side: 1 (barely) to 4 (surely); 0 when not asked."""
+    chosen_prob: float = 1.0
+    """How sure it is that the chosen summary is the better one, 0.5 to 1; 0.5 is a tie."""
+    group: str = ""
+    """Rows of one group are one labeler's ranking of one prompt's summaries, pair by pair; "" stands alone."""
 
     def __post_init__(self) -> None:
-        """Refuse pairs that say nothing."""
+        """Refuse pairs that say nothing, and values outside their range."""
         require_text(self.prompt, "prompt")
         if self.chosen == self.rejected:
             raise ValueError(
@@ -188,6 +219,8 @@ class Comparison(_Record):
             )
         if self.confidence not in range(5):
             raise ValueError(f"confidence must be 0 (not asked) or 1 to 4, not {self.confidence!r}.")
+        require_chosen_prob(self.chosen_prob)
+        require_group(self.group)
 
 
 @dataclass(frozen=True, kw_only=True)

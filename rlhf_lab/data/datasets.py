@@ -18,7 +18,15 @@ from pyarrow import parquet
 
 from rlhf_lab.data.batching import completion_text
 from rlhf_lab.data.world import World
-from rlhf_lab.records import Comparison, Demonstration, Prompt, check_scale, require_text
+from rlhf_lab.records import (
+    Comparison,
+    Demonstration,
+    Prompt,
+    check_scale,
+    require_chosen_prob,
+    require_group,
+    require_text,
+)
 
 WORLD_SIZES = {
     "tiny": {"demonstrations": 256, "prompts": 256, "validation": 64},
@@ -26,6 +34,7 @@ WORLD_SIZES = {
     "gpu": {"demonstrations": 100_000, "prompts": 100_000, "validation": 2000},
 }
 """Posts of each split of the embedded world."""
+_TYPES: dict[Any, str] = {str: "string", int: "int64", float: "float64"}
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _alike = partial(get_close_matches, n=1, cutoff=0.7)  # `promt` is like `prompt`, `post` is not.
 _OPENAI = "openai/summarize_from_feedback"
@@ -110,6 +119,8 @@ def pretraining_texts(num_texts: int, *, seed: int = 0) -> list[str]:
 
 def load_comparisons(source: str, *, split: str = "train") -> Dataset:
     """Comparisons as `prompt`, `chosen`, `rejected`, from a file or the Hub.
+
+    The further fields of `Comparison` are read where the source has them.
 
     Args:
         source: A file, or an id such as `trl-lib/tldr-preference`, `CarperAI/openai_summarize_comparisons` or
@@ -229,11 +240,11 @@ def _query(post: Mapping[str, Any]) -> str:
 
 
 def comparisons_of(rows: Dataset | Sequence[Any], source: str = "the dataset") -> Dataset:
-    """Rows as `prompt`, `chosen` and `rejected`, checked; OpenAI's schema is turned into this one.
+    """Rows with the fields of `Comparison`, checked; OpenAI's schema is turned into this one.
 
-    A null labeler is "", a null confidence 0: not asked. OpenAI's 9 points (1 to 4 favor the first summary, 6 to 9 the
-    second) are folded onto the chosen side. 5, undecided, goes with either choice and becomes 1, barely: 0 would say
-    that the labeler was not asked.
+    A null labeler is "", a null confidence 0: not asked. A null chosen_prob is 1, a plain label; a null group is "", a
+    pair that stands alone. OpenAI's 9 points (1 to 4 favor the first summary, 6 to 9 the second) are folded onto the
+    chosen side. 5, undecided, goes with either choice and becomes 1, barely: 0 would say that nobody was asked.
 
     Raises:
         ValueError: A missing column, no rows, or a row that says nothing or contradicts itself (it is named).
@@ -249,7 +260,12 @@ def _comparison(row: Mapping[str, Any]) -> Comparison:
     labeler = "" if row.get("labeler") is None else str(row["labeler"])
     confidence = row.get("confidence") or 0
     confidence = int(confidence) if confidence in range(5) else confidence  # A CSV column with gaps holds 4.0.
-    return Comparison(prompt=prompt, **answers, labeler=labeler, confidence=confidence)
+    prob = require_chosen_prob(1.0 if row.get("chosen_prob") is None else row["chosen_prob"])
+    group = "" if row.get("group") is None else row["group"]
+    if type(group) in (int, float) and group % 1 == 0:
+        group = str(int(group))  # A CSV's groups 1, 2, 3 are numbers, and 1.0, 2.0, 3.0 if the column has gaps.
+    known = {"labeler": labeler, "confidence": confidence, "chosen_prob": prob, "group": require_group(group)}
+    return Comparison(prompt=prompt, **answers, **known)
 
 
 def _from_openai(row: Mapping[str, Any]) -> Comparison:
@@ -280,7 +296,7 @@ def _mapped(rows: Dataset, source: str, change: Callable[..., Any], record: type
         except ValueError as error:
             raise ValueError(f"row {index} of {source}: {error}") from error
 
-    types = {field.name: Value("int64" if field.type is int else "string") for field in fields(record)}
+    types = {field.name: Value(_TYPES[field.type]) for field in fields(record)}
     features, removed = Features({**rows.features, **types} if keep else types), None if keep else rows.column_names
     # A fingerprint of its own: to hash functions that type checks wrap is slow, and a cache would hide edits of them.
     options: dict[str, Any] = {"keep_in_memory": True, "new_fingerprint": generate_random_fingerprint()}

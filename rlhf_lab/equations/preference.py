@@ -53,6 +53,39 @@ def bradley_terry_loss(
     return (1.0 - chosen_prob) * margin - functional.logsigmoid(margin)
 
 
+def pairwise_loss(
+    scores: Float[Tensor, "batch candidates"],
+    chosen_prob: Float[Tensor, "batch candidates candidates"],
+    is_pair: Bool[Tensor, "batch candidates candidates"],
+) -> Float[Tensor, " batch"]:
+    """Loss of each prompt's labeled pairs: the mean of their Bradley-Terry losses [nats].
+
+        L = (1 / number of pairs) sum_{pairs (w, l)} -q_wl log sigma(r_w - r_l) - (1 - q_wl) log sigma(r_l - r_w)
+
+    Every prompt weighs the same, however many of its candidates were compared; one without a pair gives 0. Not read are
+    the scores of candidates in no pair (absent ones, for instance) and `chosen_prob` outside of the pairs.
+
+    Args:
+        chosen_prob: q at [w, l], how sure it is that w is better than l: 1 is a plain label, 0.5 a tie.
+        is_pair: True at [w, l] if w and l were compared and w was chosen; a pair stands there once, not at [l, w] too.
+
+    Reference:
+        Ouyang et al. 2022, arXiv:2203.02155, section 3.5 and eq. 1, where all K (K - 1) / 2 pairs are labeled and
+        q = 1; with q, Christiano et al. 2017, arXiv:1706.03741, section 2.2.3.
+
+    Example:
+        >>> scores = torch.tensor([[3.0, 1.0, 1.0]]).log()
+        >>> is_pair = torch.ones(1, 3, 3, dtype=torch.bool).triu(1)  # 0 over 1, 0 over 2, 1 over 2
+        >>> chosen_prob = torch.tensor([[[1.0, 1.0, 1.0], [1.0, 1.0, 0.5], [1.0, 1.0, 1.0]]])  # the last is a tie
+        >>> torch.exp(-3 * pairwise_loss(scores, chosen_prob, is_pair))  # 3/4 * 3/4 * 1/2
+        tensor([0.2812])
+    """
+    is_compared = is_pair.any(2) | is_pair.any(1)
+    better = scores.masked_fill(~is_compared, 0.0).unsqueeze(2).expand(is_pair.shape)
+    losses = bradley_terry_loss(better, better.transpose(1, 2), chosen_prob.masked_fill(~is_pair, 1.0))
+    return losses.masked_fill(~is_pair, 0.0).sum((1, 2)) / is_pair.sum((1, 2)).clamp(min=1)
+
+
 def ranking_loss(
     scores: Float[Tensor, "batch candidates"],
     ranks: Real[Tensor, "batch candidates"],
@@ -79,10 +112,7 @@ def ranking_loss(
         >>> torch.exp(-ranking_loss(scores, ranks, torch.tensor([[True, True, False]])))
         tensor([0.7500])
     """
-    if mask is None:
-        mask = torch.ones_like(scores, dtype=torch.bool)
-    scores = scores.masked_fill(~mask, 0.0)
-    is_pair = (ranks.unsqueeze(2) < ranks.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
-    better = scores.unsqueeze(2).expand(is_pair.shape)
-    losses = bradley_terry_loss(better, better.transpose(1, 2))
-    return losses.masked_fill(~is_pair, 0.0).sum((1, 2)) / is_pair.sum((1, 2)).clamp(min=1)
+    is_pair = ranks.unsqueeze(2) < ranks.unsqueeze(1)
+    if mask is not None:
+        is_pair = is_pair & mask.unsqueeze(2) & mask.unsqueeze(1)
+    return pairwise_loss(scores, is_pair.to(scores.dtype), is_pair)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -22,13 +23,15 @@ from rlhf_lab.data.datasets import (
     pretraining_texts,
     prompts_of,
 )
-from rlhf_lab.records import Comparison, Demonstration, Prompt
+from rlhf_lab.records import Comparison, Demonstration, Prompt, require_chosen_prob, require_group
 
 Row = dict[str, Any]
 FORMATS = [".jsonl", ".json", ".csv", ".parquet"]
 QUERY = "SUBREDDIT: r/pets\n\nTITLE: My cat\n\nPOST: It left.\n\nTL;DR:"
 POST: Row = {"subreddit": "pets", "title": "My cat", "post": "It left.", "summary": "My cat is gone. "}
 PREFERENCE: Row = {"prompt": QUERY, "chosen": " My cat is gone.", "rejected": " A pet."}
+PLAIN: Row = {"labeler": "", "confidence": 0, "chosen_prob": 1.0, "group": ""}
+"""What a comparison that says no more is taken for."""
 OPENAI: Row = {
     "info": {"id": "t3_1", "post": "It left.", "title": "My cat", "subreddit": "pets", "site": None, "article": None},
     "summaries": [
@@ -204,11 +207,52 @@ def test_pretraining_texts_are_queries_with_an_answer() -> None:
 def test_preferences_in_trl_s_columns(suffix: str, write: Callable[..., str]) -> None:
     """As in trl-lib/tldr-preference and CarperAI/openai_summarize_comparisons; other columns stay."""
     rows = load_comparisons(write([{**PREFERENCE, "rejected": "A pet. ", "labeler": "ann", "confidence": 4}], suffix))
-    assert rows[0] == {**PREFERENCE, "labeler": "ann", "confidence": 4}
+    assert rows[0] == {**PREFERENCE, **PLAIN, "labeler": "ann", "confidence": 4}
 
 
-def test_preferences_without_labeler_or_confidence(write: Callable[..., str]) -> None:
-    assert load_comparisons(write([PREFERENCE]))[0] == {**PREFERENCE, "labeler": "", "confidence": 0}
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_preferences_without_further_fields(suffix: str, write: Callable[..., str]) -> None:
+    assert load_comparisons(write([PREFERENCE], suffix))[0] == {**PREFERENCE, **PLAIN}
+
+
+SOFT = {
+    "all": ([0.5, 0.75, 1.0], [0.5, 0.75, 1.0]),
+    "whole": ([1, 1, 1], [1.0, 1.0, 1.0]),
+    "mixed": ([1, 0.625, 1], [1.0, 0.625, 1.0]),
+    "gaps": ([None, 0.625, None], [1.0, 0.625, 1.0]),
+    "gaps among whole": ([None, 1, 1], [1.0, 1.0, 1.0]),
+    "nulls": ([None, None, None], [1.0, 1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", SOFT)
+@pytest.mark.parametrize("suffix", [*FORMATS, ""])
+def test_soft_labels_are_read_as_numbers(suffix: str, name: str, write: Callable[..., str]) -> None:
+    """Also where all are whole numbers, and where a null, which is a plain label, is among them."""
+    given, expected = SOFT[name]
+    rows = [{**PREFERENCE, "chosen_prob": prob} for prob in given]
+    read = load_comparisons(write(rows, suffix)) if suffix else comparisons_of(rows)
+    assert read["chosen_prob"][:] == expected
+    assert all(type(prob) is float for prob in read["chosen_prob"])
+
+
+GROUPS = {
+    "texts": (["ann/1", "ann/1", "bob/1"], ["ann/1", "ann/1", "bob/1"]),
+    "gaps": (["ann/1", None, ""], ["ann/1", "", ""]),
+    "numbers": ([1, 1, 2], ["1", "1", "2"]),
+    "gaps among numbers": ([1, None, 2], ["1", "", "2"]),
+    "nulls": ([None, None, None], ["", "", ""]),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("suffix", [*FORMATS, ""])
+def test_groups_are_read_as_text(suffix: str, name: str, write: Callable[..., str]) -> None:
+    """A CSV cannot say that 1 is text, and has 1.0 where the column has gaps."""
+    given, expected = GROUPS[name]
+    rows = [{**PREFERENCE, "group": group} for group in given]
+    read = load_comparisons(write(rows, suffix)) if suffix else comparisons_of(rows)
+    assert read["group"][:] == expected
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -225,20 +269,15 @@ def test_a_null_labeler_or_confidence_was_not_asked(suffix: str, write: Callable
 
 def test_columns_of_nulls_only_were_not_asked() -> None:
     rows = comparisons_of([{**PREFERENCE, "labeler": None, "confidence": None}])
-    assert rows[0] == {**PREFERENCE, "labeler": "", "confidence": 0}
+    assert rows[0] == {**PREFERENCE, **PLAIN}
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_openai_s_schema_becomes_trl_s(suffix: str, write: Callable[..., str]) -> None:
     rows = load_comparisons(write([OPENAI, {**OPENAI, "choice": 0, "extra": {"confidence": 1}}], suffix))
-    assert rows[0] == {**PREFERENCE, "labeler": "ikNm", "confidence": 3}
-    assert rows[1] == {
-        "prompt": QUERY,
-        "chosen": " A pet.",
-        "rejected": " My cat is gone.",
-        "labeler": "ikNm",
-        "confidence": 4,
-    }
+    assert rows[0] == {**PREFERENCE, **PLAIN, "labeler": "ikNm", "confidence": 3}
+    swapped = {"prompt": QUERY, "chosen": " A pet.", "rejected": " My cat is gone."}
+    assert rows[1] == {**swapped, **PLAIN, "labeler": "ikNm", "confidence": 4}
 
 
 @pytest.mark.parametrize(
@@ -271,8 +310,12 @@ def test_news_articles_of_openai_s_data_are_posts_without_a_title() -> None:
 
 
 def test_records_and_dicts_are_rows_too() -> None:
-    comparison = Comparison(prompt="p", chosen=" a", rejected=" b")
-    assert comparisons_of([comparison])[0] == comparison.to_dict()
+    for comparison in (
+        Comparison(prompt="p", chosen=" a", rejected=" b"),
+        Comparison(prompt="p", chosen=" a", rejected=" b", labeler="ann", confidence=1, chosen_prob=0.6, group="ann/1"),
+    ):
+        assert comparisons_of([comparison])[0] == comparison.to_dict()
+        assert Comparison.from_json(comparison.to_json()) == comparison
     demonstration = Demonstration(prompt="p", completion=" a")
     assert demonstrations_of([demonstration])[0] == demonstrations_of([demonstration.to_dict()])[0]
     assert demonstrations_of([demonstration])[0] == demonstration.to_dict()
@@ -386,6 +429,22 @@ BAD_COMPARISONS = {
     ),
     "confidence 5": ({**PREFERENCE, "confidence": 5}, r"confidence must be 0 \(not asked\) or 1 to 4, not 5"),
     "confidence -1": ({**PREFERENCE, "confidence": -1}, r"confidence must be 0 \(not asked\) or 1 to 4, not -1"),
+    "an unlikely choice": ({**PREFERENCE, "chosen_prob": 0.25}, "chosen_prob must be .* not 0.25; .* swap the two"),
+    "more than sure": (
+        {**PREFERENCE, "chosen_prob": 1.5},
+        r"chosen_prob must be a number from 0.5 .* to 1 .*, not 1.5",
+    ),
+    "a percentage": ({**PREFERENCE, "chosen_prob": 75}, "chosen_prob must be .* not 75"),
+    "no number": ({**PREFERENCE, "chosen_prob": math.nan}, "chosen_prob must be .* not nan; leave it out for a plain"),
+    "prob is text": ({**PREFERENCE, "chosen_prob": "0.7"}, "chosen_prob must be .* not '0.7'"),
+    "prob is a truth": ({**PREFERENCE, "chosen_prob": True}, "chosen_prob must be .* not True"),
+    "group is a truth": (
+        {**PREFERENCE, "group": True},
+        "group must be text .* not True; write the group's name as text",
+    ),
+    "group is a list": ({**PREFERENCE, "group": ["ann"]}, r"group must be text .* not \['ann'\]"),
+    "group is no number": ({**PREFERENCE, "group": math.nan}, "group must be text .* not nan"),
+    "group is a fraction": ({**PREFERENCE, "group": 1.5}, "group must be text .* not 1.5"),
     "choice 2": ({**OPENAI, "choice": 2}, "choice must be 0 or 1, not 2"),
     "choice -1": ({**OPENAI, "choice": -1}, "choice must be 0 or 1, not -1"),
     "no choice": ({**OPENAI, "choice": None}, "choice must be 0 or 1, not None"),
@@ -405,10 +464,31 @@ BAD_COMPARISONS = {
 def test_a_comparison_that_cannot_be_meant_is_refused_with_its_row(name: str) -> None:
     bad, message = BAD_COMPARISONS[name]
     good = OPENAI if "choice" in bad else PREFERENCE
-    first = {**good, **{key: 0 for key in bad if key not in good}}
+    first = {**good, **{key: None if key in ("chosen_prob", "group") else 0 for key in bad if key not in good}}
     rows = [bad] if name == "messages" else [first, bad]  # A column has one type.
     with pytest.raises(ValueError, match=f"row {len(rows) - 1} of some.jsonl: .*{message}"):
         comparisons_of(rows, source="some.jsonl")
+
+
+@pytest.mark.parametrize("prob", [0.25, 1.01, math.nan, math.inf, -0.6])
+def test_a_record_refuses_a_chosen_prob_out_of_its_range(prob: float) -> None:
+    with pytest.raises(ValueError, match=f"chosen_prob must be a number from 0.5 .* to 1 .*, not {prob}; leave it out"):
+        Comparison(**PREFERENCE, chosen_prob=prob)
+
+
+@pytest.mark.parametrize("value", [True, False, "0.7", None, [0.7], math.nan])
+def test_a_chosen_prob_is_a_number(value: object) -> None:
+    """Type checks, which are on in tests only, would stop a record of these before its own check."""
+    with pytest.raises(ValueError, match=re.escape(f"not {value!r}; leave it out for a plain label")):
+        require_chosen_prob(value)
+    assert [require_chosen_prob(given) for given in (1, 0.5, 0.75)] == [1.0, 0.5, 0.75]
+
+
+@pytest.mark.parametrize("value", [3, None, True, ["ann"]])
+def test_a_group_is_text(value: object) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"not {value!r}; write the group's name as text")):
+        require_group(value)
+    assert [require_group(given) for given in ("", "ann/1")] == ["", "ann/1"]
 
 
 @pytest.mark.parametrize(

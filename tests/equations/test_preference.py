@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
-from rlhf_lab.equations.preference import bradley_terry_loss, bradley_terry_prob, ranking_loss
+from rlhf_lab.equations.preference import bradley_terry_loss, bradley_terry_prob, pairwise_loss, ranking_loss
 
 
 def tensor(values: list) -> torch.Tensor:
@@ -107,3 +108,105 @@ def test_gradient_lifts_the_best_and_sinks_the_worst() -> None:
     scores = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     ranking_loss(scores, torch.tensor([[1, 2, 3]])).sum().backward()
     torch.testing.assert_close(scores.grad, tensor([[-1 / 3, 0.0, 1 / 3]]))
+
+
+def pairs_of(labels: list[list[tuple[int, int, float]]], num_candidates: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """chosen_prob, 0.123 where there is no pair, and is_pair, of each prompt's (chosen, rejected, q)."""
+    chosen_prob = torch.full((len(labels), num_candidates, num_candidates), 0.123, dtype=torch.float64)
+    is_pair = torch.zeros(chosen_prob.shape, dtype=torch.bool)
+    for row, known in enumerate(labels):
+        for chosen, rejected, prob in known:
+            chosen_prob[row, chosen, rejected] = prob
+            is_pair[row, chosen, rejected] = True
+    return chosen_prob, is_pair
+
+
+LABELS = [
+    [(0, 1, 1.0), (2, 0, 0.9), (2, 3, 0.75), (1, 3, 0.5)],
+    [(3, 2, 0.6)],
+    [],
+    [(one, two, 0.5 + 0.1 * two) for one, two in itertools.combinations(range(4), 2)],
+]
+
+
+def test_pairwise_loss_by_hand() -> None:
+    """Odds 3 : 1 : 1 : 2, so sigma of the differences is 3/4, 1/2 and 1/3."""
+    scores = tensor([[3.0, 1.0, 1.0, 2.0]]).log()
+    chosen_prob, is_pair = pairs_of([[(0, 1, 1.0), (1, 2, 0.5), (2, 3, 0.75)]], 4)
+    expected = -(math.log(3 / 4) + math.log(1 / 2) + 0.75 * math.log(1 / 3) + 0.25 * math.log(2 / 3)) / 3
+    torch.testing.assert_close(pairwise_loss(scores, chosen_prob, is_pair), tensor([expected]))
+
+
+def test_pairwise_loss_is_each_prompt_s_mean_cross_entropy() -> None:
+    scores = tensor(SCORES)
+    losses = pairwise_loss(scores, *pairs_of(LABELS, 4))
+    for row, known in enumerate(LABELS):
+        margins = tensor([SCORES[row][chosen] - SCORES[row][rejected] for chosen, rejected, _ in known])
+        probs = tensor([prob for *_, prob in known])
+        expected = functional.binary_cross_entropy(torch.sigmoid(margins), probs) if known else tensor([0.0]).sum()
+        torch.testing.assert_close(losses[row], expected)
+    assert losses[2].item() == 0.0  # no pair
+
+
+def test_a_soft_label_pulls_until_the_model_is_as_sure_as_it() -> None:
+    """Labels that some scores explain leave these alone, pair by pair; every other margin is moved towards them."""
+    scores = tensor([[0.4, -0.6, 1.3]])
+    labels = [
+        (one, two, torch.sigmoid(scores[0, one] - scores[0, two]).item()) for one, two in ((0, 1), (2, 0), (2, 1))
+    ]
+    at_optimum = scores.clone().requires_grad_()
+    pairwise_loss(at_optimum, *pairs_of([labels], 3)).sum().backward()
+    torch.testing.assert_close(at_optimum.grad, torch.zeros_like(scores), atol=1e-12, rtol=0)
+    for shift, sign in ((0.1, 1.0), (-0.1, -1.0)):
+        moved = (scores + tensor([[0.0, 0.0, shift]])).requires_grad_()
+        pairwise_loss(moved, *pairs_of([labels], 3)).sum().backward()
+        assert sign * moved.grad[0, 2] > 0.01
+    tie = tensor([[0.7, 0.7]]).requires_grad_()
+    pairwise_loss(tie, *pairs_of([[(0, 1, 0.5)]], 2)).sum().backward()
+    assert tie.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_a_plain_pair_has_the_bits_of_its_bradley_terry_loss() -> None:
+    """Comparisons of two trained so before rankings did, and do still."""
+    scores = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    alone = scores.detach().clone().requires_grad_()
+    is_pair = torch.tensor([[False, True], [False, False]]).expand(64, 2, 2)
+    losses, plain = pairwise_loss(scores, torch.ones(64, 2, 2), is_pair), bradley_terry_loss(alone[:, 0], alone[:, 1])
+    assert torch.equal(losses, plain)
+    (losses.sum() / 64).backward()
+    (plain.sum() / 64).backward()
+    assert torch.equal(scores.grad, alone.grad)
+
+
+@pytest.mark.parametrize("garbage", [1e300, torch.inf, torch.nan])
+def test_what_is_in_no_pair_is_not_read(garbage: float) -> None:
+    """Scores of candidates in no pair, and labels where there is no pair; in row 1 only 3 and 2 were compared."""
+    chosen_prob, is_pair = pairs_of(LABELS, 4)
+    is_used = is_pair.any(1) | is_pair.any(2)
+    assert is_used.tolist()[1:3] == [[False, False, True, True], [False] * 4]
+    clean, dirty = tensor(SCORES).requires_grad_(), tensor(SCORES).masked_fill(~is_used, garbage).requires_grad_()
+    losses = pairwise_loss(clean, chosen_prob, is_pair)
+    again = pairwise_loss(dirty, chosen_prob.masked_fill(~is_pair, garbage), is_pair)
+    assert torch.equal(losses, again)
+    losses.sum().backward()
+    again.sum().backward()
+    assert torch.equal(clean.grad, dirty.grad)
+
+
+def test_padding_changes_no_loss() -> None:
+    narrow = pairwise_loss(tensor([[0.3, -1.2]]), *pairs_of([[(1, 0, 0.8)]], 2))
+    wide = pairwise_loss(tensor([[0.3, -1.2, 9.0, -9.0]]), *pairs_of([[(1, 0, 0.8)]], 4))
+    assert torch.equal(narrow, wide)
+
+
+def test_ranking_loss_is_the_pairwise_loss_of_its_ordered_pairs() -> None:
+    labels = [
+        [
+            (one, two, 1.0)
+            for one, two in itertools.permutations(range(4), 2)
+            if ranks[one] < ranks[two] and mask[one] and mask[two]
+        ]
+        for ranks, mask in zip(RANKS, MASK, strict=True)
+    ]
+    losses = ranking_loss(tensor(SCORES), torch.tensor(RANKS), torch.tensor(MASK))
+    assert torch.equal(losses, pairwise_loss(tensor(SCORES), *pairs_of(labels, 4)))

@@ -15,6 +15,7 @@ def main(where: str, labeler: str, out: str) -> None:
     store = LabelStore(where)
     print("ready", flush=True)
     sys.stdin.readline()  # All start together, each with its imports done, as in kernels that are running already.
+    began = time.perf_counter()
     confirmed: list[str] = []
     waits: list[float] = []
     while True:
@@ -28,10 +29,11 @@ def main(where: str, labeler: str, out: str) -> None:
         store.record(found[0], {"scale": 8, "step": 1 + len(confirmed) % 8}, uid=uid, seconds=1.0)
         waits.append(time.perf_counter() - start)
         confirmed.append(uid)
+    seconds = time.perf_counter() - began
     # The others are still at work: to take a process down costs more than a label.
     print("done", flush=True)
     sys.stdin.readline()
-    Path(out).write_text(json.dumps({"confirmed": confirmed, "waits": waits}))
+    Path(out).write_text(json.dumps({"confirmed": confirmed, "waits": waits, "seconds": seconds}))
 
 
 if __name__ == "__main__":

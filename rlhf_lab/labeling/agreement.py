@@ -132,7 +132,7 @@ def _counts(table: pd.DataFrame) -> np.ndarray:
 def _lacks(table: pd.DataFrame) -> str:
     """Why there is no agreement to speak of; empty if there is."""
     if table.shape[1] < 2:
-        return f"there {'is one labeler' if table.shape[1] else 'are no labels'}, and it takes two on the same items"
+        return f"there {'is one labeler' if table.shape[1] else 'are none'}, and it takes two on the same items"
     return "" if len(_counts(table)) else "no two labelers answered the same item; give each item an overlap of 2"
 
 

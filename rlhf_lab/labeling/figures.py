@@ -3,7 +3,10 @@
 The figures are no pyplot figures, so that making one neither shows it nor keeps it.
 """
 
+import base64
 import functools
+import html
+import io
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -57,6 +60,15 @@ def drawable(name: str, *, width: int = 16) -> str:
     name = name if len(name) <= width else name[: width - 3] + "..."
     letters = ["?" if ord(letter) not in _letters() or not letter.isprintable() else letter for letter in name]
     return "".join(letters).replace("$", r"\$")
+
+
+def as_html(figure: Figure, title: str) -> str:
+    """The figure as an image within the page; its ground is white, so that it can be read on a dark page too."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144, facecolor="white")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    style = f"width: {96 * figure.get_figwidth():.0f}px; max-width: 100%; height: auto; border-radius: 4px"
+    return f'<img alt="{html.escape(title)}" style="{style}" src="data:image/png;base64,{data}">'
 
 
 def _figure(title: str, *, size: tuple[float, float] = (6, 3.5), panels: int = 1) -> tuple[Figure, list[Axes]]:
@@ -218,8 +230,12 @@ def plot_drift(rows: Sequence[Mapping[str, Any]], people: Collection[str] = ()) 
         raise ValueError("there is nothing to draw: no labeler gave enough labels to cut them in blocks.")
     knows_gold = any(not np.isnan(row["gold"]) for row in rows)
     measure, what = ("gold", "chose what is right [%]") if knows_gold else ("majority", "chose as the majority [%]")
-    panels = ((measure, what, 100.0), ("first", "chose what was shown first [%]", 100.0), ("seconds", "time [s]", 1.0))
-    figure, axes = _figure("What changes as labelers go on", size=(9, 3.2), panels=3)
+    panels = [(measure, what, 100.0), ("first", "chose what was shown first [%]", 100.0), ("seconds", "time [s]", 1.0)]
+    panels = [panel for panel in panels if any(not np.isnan(row[panel[0]]) for row in rows)]
+    if not panels:
+        raise ValueError("there is nothing to draw: the labels are no choices, and their time was not measured.")
+    size = (max(5.0, 3.0 * len(panels)), 3.2)
+    figure, axes = _figure("What changes as labelers go on", size=size, panels=len(panels))
     blocks = sorted({row["block"] for row in rows})
     for panel, (key, label, unit) in zip(axes, panels, strict=True):
         for is_person in (False, True):

@@ -22,7 +22,7 @@ from rlhf_lab.labeling.learning import (
     strength,
 )
 from rlhf_lab.labeling.schema import StoreError
-from rlhf_lab.records import Comparison
+from rlhf_lab.records import Comparison, require_text
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -82,7 +82,7 @@ def _pairs(labels: Sequence[Label], **options: Any) -> list[dict[str, Any]]:
 
 def _read_pair(row: Row, labeler: str, info: dict[str, Any] | None = None) -> Arrival:
     pair = Comparison(
-        **{name: row[name] for name in ("prompt", "chosen", "rejected")},
+        **{name: require_text(row[name], name) for name in ("prompt", "chosen", "rejected")},
         confidence=_number(row, "confidence", 0),
         chosen_prob=_number(row, "chosen_prob", 1.0),
         group="" if row.get("group") is None else str(row["group"]),
@@ -100,7 +100,9 @@ def _number(row: Row, name: str, default: Any) -> Any:
         number = float(value)
     except (TypeError, ValueError) as error:
         raise StoreError(f"{name} is a number, not {value!r:.40}; mend it, or leave it empty.") from error
-    return int(number) if isinstance(default, int) and number.is_integer() else number
+    if isinstance(default, int) and not number.is_integer():
+        raise StoreError(f"{name} is a whole number, not {value!r:.40}; mend it, or leave it empty.")
+    return type(default)(number)
 
 
 def _said(pair: Comparison) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -186,7 +188,8 @@ def _read_thumb(row: Row, labeler: str) -> Arrival:
     label = {"true": True, "1": True, "false": False, "0": False}.get(str(row["label"]).lower())
     if label is None:
         raise StoreError(f"label is true (thumbs up) or false, not {row['label']!r:.40}.")
-    item = Item(prompt=row["prompt"], answers=(row["completion"],), kind="thumbs")
+    prompt, completion = (require_text(row[name], name) for name in ("prompt", "completion"))
+    item = Item(prompt=prompt, answers=(completion,), kind="thumbs")
     value = {"thumb": "up" if label else "down", "ideal": row.get("ideal") or ""}
     return Arrival(labeler=labeler, item=item, value=value)
 

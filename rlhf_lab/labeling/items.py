@@ -5,7 +5,7 @@ Answers are kept in the order of the item's answers, whatever the order in which
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,8 @@ class Item:
     """
 
     prompt: str
-    answers: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
+    answers: Sequence[str] = ()
+    sources: Sequence[str] = ()
     """Who wrote each answer. It is stored and never shown."""
     kind: str = "compare"
     id: str = ""
@@ -99,11 +99,11 @@ def items_of(rows: Iterable[Any], kind: str) -> list[Item]:
     return items
 
 
-def _item_of(row: Mapping[str, Any], kind: str) -> Item:
+def _item_of(row: Any, kind: str) -> Item:
     if not isinstance(row, Mapping) or "prompt" not in row:
         has = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
         raise StoreError(f"an item needs a column 'prompt'; this row has {has or 'none'}.")
-    known = {name: row[name] for name in ("id", "gold", "info", "sources") if row.get(name) is not None}
+    known: dict[str, Any] = {name: row[name] for name in ("id", "gold", "info", "sources") if row.get(name) is not None}
     if row.get("answers") is not None:
         answers = tuple(row["answers"])
     elif "chosen" in row and "rejected" in row:

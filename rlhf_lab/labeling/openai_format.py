@@ -2,7 +2,7 @@
 
 The summaries stand in the order in which they were shown. The strength speaks of that order, 1 to 9: 1 is surely the
 first, 5 undecided, 9 surely the second. The eight steps of `compare` are those beside the middle. What a labeler wrote
-about each summary before comparing them, a step `{"notes": [of the first answer, of the second]}`, is its `note`.
+of each summary before comparing them, the naive interpretation, is its `note`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from rlhf_lab.labeling.intake import Arrival
 from rlhf_lab.labeling.items import Item
 from rlhf_lab.labeling.learning import Label, imported_from, selected
 from rlhf_lab.labeling.schema import StoreError
-from rlhf_lab.records import Prompt
+from rlhf_lab.records import Prompt, require_text
 
 _TEXT = "string"
 TYPES = {
@@ -47,7 +47,8 @@ def _openai_row(label: Label) -> dict[str, Any]:
     choice = known.get("choice", 0) if confidence == 5 else int(confidence > 5)
     if confidence != 5 and origin.get("confidence") == 0:
         confidence = None
-    said = next((step["notes"] for step in label["steps"] if "notes" in step), ["", ""])
+    steps = label["steps"][::-1]
+    said = next((step["interpretation"] for step in steps if "interpretation" in step), ["", ""])
     notes = dict(zip(label["answers"], said, strict=True)) | known.get("notes", {})
     post = info.get("post")
     return {
@@ -99,13 +100,13 @@ def read(row: Mapping[str, Any], labeler: str) -> Arrival:
     confidence = (row.get("extra") or {}).get("confidence")
     _check_openai(info, summaries, choice, confidence)
     is_article = not info.get("post")
-    names = {name: info.get(name) or "" for name in ("subreddit", "title")}
-    prompt = Prompt(**names, post=info["article"] if is_article else info["post"]).query
+    names = {name: str(info.get(name) or "") for name in ("subreddit", "title")}
+    prompt = Prompt(**names, post=require_text(info["article"] if is_article else info["post"], "post")).query
     beside = {"post": info.get("id"), "site": info.get("site"), "is_article": is_article or None}
     item = Item(
         prompt=prompt,
-        answers=tuple(summary["text"] for summary in summaries),
-        sources=tuple(summary.get("policy") or "" for summary in summaries),
+        answers=tuple(require_text(summary["text"], "summary") for summary in summaries),
+        sources=tuple(str(summary.get("policy") or "") for summary in summaries),
         info={name: value for name, value in beside.items() if value is not None},
     )
     value = {"scale": 9, "step": int(confidence) if confidence else 9 if choice else 1}

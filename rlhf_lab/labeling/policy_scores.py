@@ -171,7 +171,9 @@ def policy_scores(labels: Labels, *, by_item: bool = True) -> PolicyScores:
     clusters = {"cov_type": "cluster", "cov_kwds": {"groups": items}} if by_item else {}
     # Only differences are known, so the first source is held at 0; then all are moved so that their mean is 0.
     outcome = np.array([1 - choice.value for choice in found])
-    fit: Any = GLM(outcome, design[:, 1:], family=Binomial()).fit(tol=1e-10, tol_criterion="params", **clusters)
+    with np.errstate(invalid="ignore", divide="ignore"):  # It also divides by the degrees of freedom, of which it may
+        # have none, for a scale that nothing here uses.
+        fit: Any = GLM(outcome, design[:, 1:], family=Binomial()).fit(tol=1e-10, tol_criterion="params", **clusters)
     center = (np.eye(len(sources)) - 1 / len(sources))[:, 1:]
     strengths, covariance = center @ fit.params, center @ fit.cov_params() @ center.T
     order = np.argsort(-strengths, kind="stable")

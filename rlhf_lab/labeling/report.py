@@ -1,14 +1,11 @@
 """What the labels of a store are worth, in plain words, numbers and figures.
 
-report = agreement_report(store)
-report                      # in a notebook
-print(report.text)          # in a terminal
+report = agreement_report(store)  # shows itself in a notebook
+print(report.text)
 report.figures["agreement"], report.statistics["agreement"]
 """
 
-import base64
 import html
-import io
 import math
 import textwrap
 from collections import Counter
@@ -26,6 +23,12 @@ from rlhf_lab.labeling.schema import StoreError
 from rlhf_lab.labeling.store import LabelStore
 
 _MAX_MAJORITY = 9
+_CHANGES = (
+    ("gold", "the share of right choices", 100, "%"),
+    ("majority", "the share of choices as the majority", 100, "%"),
+    ("first", "the share of choices of what is shown first", 100, "%"),
+    ("seconds", "the time for an item", 1, "s"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +77,12 @@ class AgreementReport:
             lines = "".join(f"<li>{html.escape(line)}</li>" for line in part.lines)
             pieces.append(f"<h3>{html.escape(part.title)}</h3><ul>{lines}</ul>")
             if part.figure is not None:
-                pieces.append(_image(part.figure, part.title))
+                pieces.append(figures.as_html(part.figure, part.title))
         return f'<div style="max-width: 60em; color: inherit">{"".join(pieces)}</div>'
 
 
-def _image(figure: Figure, title: str) -> str:
-    """The figure as an image within the page; its ground is white, so that it can be read on a dark page too."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=144, facecolor="white")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    style = f"width: {96 * figure.get_figwidth():.0f}px; max-width: 100%; height: auto; border-radius: 4px"
-    return f'<img alt="{html.escape(title)}" style="{style}" src="data:image/png;base64,{data}">'
-
-
 def gold_scores(prompt: str, answers: Sequence[str]) -> list[float]:
-    """The kit's own judge, as the judge of a report; it reads posts of the kit's world.
-
-    agreement_report(store, judge=gold_scores)
-    """
+    """The kit's own judge, as the judge of a report; it reads posts of the kit's world."""
     from rlhf_lab.feedback import gold_judge  # Here, as it needs PyTorch.
 
     return [float(score) for score in gold_judge()([prompt] * len(answers), list(answers))]
@@ -113,34 +104,34 @@ def agreement_report(store: LabelStore | Labels, *, judge: Judge | None = None) 
     if not labels:
         raise StoreError("there are no labels yet; label some items, then ask for the report again.")
     people = sorted({label["labeler"] for label in labels if label["labeler_kind"] == "person"})
+    judged = {} if judge is None else agreement.agreement_with(labels, judge)
     parts = {
         "counts": _counts(labels, people),
         "agreement": _agreement(labels, people),
         "gold": _right(agreement.agreement_with_gold(labels), people, "what is right", "Are labelers right?"),
-        "judge": None,
+        "judge": _right(judged, people, "what the judge chooses", "Do labelers agree with the judge?"),
         "majority": _majority(labels),
         "bias": _bias(labels, people),
         "time": _time(labels, people),
         "drift": _drift(labels, people),
         "scores": _scores(labels),
     }
-    if judge is not None:
-        what = "what the judge chooses"
-        parts["judge"] = _right(
-            agreement.agreement_with(labels, judge), people, what, "Do labelers agree with the judge?"
-        )
-    return AgreementReport({name: part for name, part in parts.items() if part is not None})
+    return AgreementReport({name: part for name, part in parts.items() if judged or name != "judge"})
 
 
 def _name(name: str) -> str:
     """A name as text shows it: in one line, without signs that would steer a terminal."""
-    return textwrap.shorten("".join(a if a.isprintable() else "?" for a in name), 40, placeholder="...") or "?"
+    return "".join(a if a.isprintable() else "?" for a in (name if len(name) <= 40 else name[:37] + "..."))
 
 
 def _percent(estimate: Estimate) -> str:
     if not estimate.is_known:
-        return f"not known: {estimate.reason}"
+        return f"not known, as {estimate.reason}"
     return f"{100 * estimate.value:.0f} % ({100 * estimate.low:.0f} to {100 * estimate.high:.0f} %)"
+
+
+def _numbers(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: estimate.to_dict() for name, estimate in estimates.items()}
 
 
 def _number(estimate: Estimate) -> str:
@@ -156,78 +147,66 @@ def _each_person(people: Sequence[str], said: Mapping[str, str]) -> list[str]:
     return [f"{_name(name)}: {said[name]}." for name in people if name in said] if len(people) <= figures.FEW else []
 
 
+def _kinds(labels: Labels) -> list[str]:
+    return [kind for kind, _ in Counter(label["kind"] for label in labels).most_common()]
+
+
 def _counts(labels: Labels, people: Sequence[str]) -> Part:
     kinds = Counter(label["kind"] for label in labels)
-    names = {label["labeler"] for label in labels}
     per_item = Counter(label["item"] for label in labels)
-    num_shared = sum(num >= 2 for num in per_item.values())
+    num_shared, num_labelers = sum(num >= 2 for num in per_item.values()), len({label["labeler"] for label in labels})
     what = ", ".join(f"{num:,} to {kind}" for kind, num in kinds.most_common())
-    return Part(
-        title="What there is",
-        lines=[
-            f"{len(labels):,} label(s) by {len(names)} labeler(s), {len(people)} of them people: {what}.",
-            f"{len(per_item):,} item(s), {num_shared:,} of them labeled by two labelers or more.",
-        ],
-        statistics={
-            "labels": float(len(labels)),
-            "labelers": float(len(names)),
-            "people": float(len(people)),
-            "items": float(len(per_item)),
-            "items_with_overlap": float(num_shared),
-            "kinds": {kind: float(num) for kind, num in kinds.items()},
-        },
-    )
+    lines = [
+        f"{len(labels):,} label(s) by {num_labelers} labeler(s), {len(people)} of them people: {what}.",
+        f"{len(per_item):,} item(s), {num_shared:,} of them labeled by two labelers or more.",
+    ]
+    counts = {"labels": len(labels), "labelers": num_labelers, "people": len(people), "items": len(per_item)}
+    counts |= {"items_with_overlap": num_shared} | kinds
+    return Part(title="What there is", lines=lines, statistics={name: float(num) for name, num in counts.items()})
 
 
 def _agreement(labels: Labels, people: Sequence[str]) -> Part:
     table = agreement.choices(labels)
-    same, kappas = agreement.pairwise_agreement(table), agreement.cohens_kappas(table)
-    values = [one.value for one in kappas.values() if one.is_known]
+    same = agreement.pairwise_agreement(table)
     found = {"choices": same, "fleiss_kappa": agreement.fleiss(table), "alpha": agreement.alpha(table)}
-    lines = []
-    if table.size:
-        lines.append(
-            f"Two labelers make the same choice in {_percent(same)}; in Stiennon et al. 2020 it is about 73 %."
-        )
+    kappas = [one.value for one in agreement.cohens_kappas(table).values() if one.is_known]
+    median = float(np.median(kappas)) if kappas else math.nan
+    lines = [f"How often two labelers make the same choice: {_percent(same)}."]
     if same.is_known:
-        median = f"{np.median(values):.2f}" if values else "not known"
+        lines[0] += " In Stiennon et al. 2020 it is about 73 %."
         lines.append(
             f"Beyond chance (0 is chance, 1 is always): Krippendorff's alpha {_number(found['alpha'])}; Fleiss' kappa "
-            f"{_number(found['fleiss_kappa'])}; Cohen's kappa of two labelers, median {median}."
+            f"{_number(found['fleiss_kappa'])}; Cohen's kappa of two labelers, median {median:.2f}."
         )
-    others = {f"alpha_of_{axis}": agreement.ratings(labels, axis) for axis in _axes(labels)}
-    others |= {"alpha_of_strengths": agreement.strengths(labels), "alpha_of_thumbs": agreement.thumbs(labels)}
-    for name, ordered in others.items():
-        if ordered.size:
-            found[name] = agreement.alpha(ordered, "nominal" if name == "alpha_of_thumbs" else "ordinal")
-            what = name.removeprefix("alpha_of_").replace("_", " ")
-            lines.append(f"Krippendorff's alpha of {_name(what)}: {_number(found[name])}.")
-    said = {name: agreement.pairwise_agreement(table, name) for name in table.columns if same.is_known}
-    lines += _each_person(people, {n: f"as another labeler in {_percent(one)}" for n, one in said.items()})
+    axes = {axis for label in labels if label["kind"] == "rate" for axis in label["value"]["axes"]}
+    others = {f"ratings, {axis}": agreement.ratings(labels, axis) for axis in sorted(axes)}
+    others |= {"strengths": agreement.strengths(labels), "thumbs": agreement.thumbs(labels)}
+    for name, values in others.items():
+        if values.size:
+            found[name] = agreement.alpha(values, "nominal" if name == "thumbs" else "ordinal")
+            lines.append(f"Krippendorff's alpha of {_name(name)}: {_number(found[name])}.")
+    each = {name: agreement.pairwise_agreement(table, name) for name in table.columns if same.is_known}
+    lines += _each_person(people, {n: f"as another labeler in {_percent(one)}" for n, one in each.items()})
     if not any(one.is_known for one in found.values()):
         lines.append("Some 100 items with two labelers each tell the rate to about 10 points either way.")
-    statistics: dict[str, Any] = {name: one.to_dict() for name, one in found.items()}
-    statistics["median_cohens_kappa"] = float(np.median(values)) if values else math.nan
-    statistics["by_labeler"] = {name: one.to_dict() for name, one in said.items()}
+    statistics = _numbers(found) | {"median_cohens_kappa": median, "by_labeler": _numbers(each)}
     figure = figures.plot_agreement(table, people) if same.is_known else None
     return Part(title="Do labelers agree?", lines=lines, statistics=statistics, figure=figure)
-
-
-def _axes(labels: Labels) -> list[str]:
-    return list(dict.fromkeys(axis for label in labels if label["kind"] == "rate" for axis in label["value"]["axes"]))
 
 
 def _right(estimates: Mapping[str, Estimate], people: Sequence[str], what: str, title: str) -> Part:
     known = {name: one for name, one in estimates.items() if one.is_known}
     if not known:
-        reason = next(iter(estimates.values())).reason
-        lines = [f"Not known: {reason}; some 100 for each labeler tell a rate to about 10 points either way."]
+        reason = next((one.reason for one in estimates.values()), "nobody was asked")
+        lines = [f"Not known: {reason}; some 100 by one labeler tell their rate to about 10 points either way."]
         return Part(title=title, lines=lines)
     rates = [100 * one.value for one in known.values()]
     lines = [f"Labelers choose {what} in {min(rates):.0f} to {max(rates):.0f} %, median {np.median(rates):.0f} %."]
     lines += _each_person(people, {name: f"{_percent(one)}, of {one.n:,}" for name, one in known.items()})
-    statistics = {name: one.to_dict() for name, one in known.items()}
-    return Part(title=title, lines=lines, statistics=statistics, figure=figures.plot_gold(known, people, what=what))
+    if max(one.n for one in known.values()) < 100:
+        lines.append("Some 100 answers by one labeler tell their rate to about 10 points either way.")
+    figure = figures.plot_gold(known, people, what=what)
+    return Part(title=title, lines=lines, statistics=_numbers(known), figure=figure)
 
 
 def _majority(labels: Labels) -> Part:
@@ -238,10 +217,9 @@ def _majority(labels: Labels) -> Part:
     ks = [k for k in range(1, _MAX_MAJORITY + 1, 2) if len(num) and (num > k).mean() >= 0.5]
     if len(ks) < 2:
         return Part(title=title, lines=["Not known: it takes items with four labelers, three and one more to check."])
-    least = {"min_labelers": ks[-1] + 1}
     curves = {
-        "one more labeler": {k: agreement.majority_of_k(labels, k, **least) for k in ks},
-        "what is right": {k: agreement.majority_of_k(labels, k, against="gold", **least) for k in ks},
+        name: {k: agreement.majority_of_k(labels, k, against=what, min_labelers=ks[-1] + 1) for k in ks}
+        for name, what in (("one more labeler", "labelers"), ("what is right", "gold"))
     }
     curves = {name: curve for name, curve in curves.items() if curve[1].is_known}
     lines = [
@@ -249,70 +227,61 @@ def _majority(labels: Labels) -> Part:
         f"{_percent(curve[ks[-1]])}; {curve[1].n:,} items."
         for name, curve in curves.items()
     ]
-    statistics = {name: {str(k): one.to_dict() for k, one in curve.items()} for name, curve in curves.items()}
+    statistics = {name: _numbers({str(k): one for k, one in curve.items()}) for name, curve in curves.items()}
     return Part(title=title, lines=lines, statistics=statistics, figure=figures.plot_majority(curves))
 
 
 def _bias(labels: Labels, people: Sequence[str]) -> Part:
-    groups = {"all labelers": labels}
-    if len(people) <= figures.FEW:
-        groups |= {name: mine for name, mine in bias.by_labeler(labels).items() if name in people}
+    groups = bias.by_labeler(labels)
+    is_each = 1 < len(groups) and len(people) <= figures.FEW
+    groups = {"all labelers": labels} | {name: groups[name] for name in people if is_each}
     position = {name: bias.position_bias(group) for name, group in groups.items()}
     length = {name: bias.length_bias(group) for name, group in groups.items()}
-    first, longer, fit = position["all labelers"], length["all labelers"], bias.length_regression(labels)
-    lines = [f"The answer shown first is chosen in {_percent(first)}, by chance in 50 %"]
-    lines[0] += f" (exact binomial test, {_p(first.p_value)}; {first.n:,} comparisons)." if first.is_known else "."
-    lines.append(f"The longer answer is chosen in {_percent(longer)}; it may also be the better one.")
-    if fit["length"].is_known:
-        odds, odds_first = math.exp(fit["length"].value), math.exp(fit["position"].value)
+    first, fit = bias.position_bias(labels), bias.length_regression(labels)
+    lines = [
+        f"How often the answer shown first is chosen: {_percent(first)}.",
+        f"How often the longer answer, which may be the better one, is chosen: {_percent(bias.length_bias(labels))}.",
+    ]
+    if first.is_known:
+        lines[0] += f" By chance 50 % (exact binomial test, {_p(first.p_value)}; n = {first.n:,})."
+    if first.n < 400:
+        lines.append("Some 400 comparisons tell a share to 5 points either way.")
+    if (by_words := fit["length"]).is_known:
+        odds = f"{math.exp(by_words.value):.2f} ({_p(by_words.p_value)})"
+        odds_first = f"{math.exp(fit['position'].value):.2f} ({_p(fit['position'].p_value)})"
         lines.append(
-            f"Ten words more multiply the odds of being chosen by {odds:.2f} ({_p(fit['length'].p_value)}), being shown "
-            f"first by {odds_first:.2f} ({_p(fit['position'].p_value)}), each with the other held fixed."
+            f"What multiplies the odds of being chosen: ten words more {odds}, being shown first {odds_first}."
         )
     else:
-        lines.append(f"What length and side do apart from each other is not known: {fit['length'].reason}.")
-    both = {n: f"what is shown first {_percent(one)}, the longer {_percent(length[n])}" for n, one in position.items()}
-    lines += _each_person(people, both)
+        lines.append(f"What side and length do, each with the other held fixed: not known, as {by_words.reason}.")
+    lines += _each_person(people, {n: f"what is shown first {_percent(one)}" for n, one in position.items()})
+    lines += _each_person(people, {n: f"what is longer {_percent(one)}" for n, one in length.items()})
+    statistics = {"first": _numbers(position), "longer": _numbers(length), "regression": _numbers(fit)}
     is_known = any(one.is_known for one in [*position.values(), *length.values()])
-    return Part(
-        title="Do the side and the length decide?",
-        lines=lines,
-        statistics={
-            "first": {name: one.to_dict() for name, one in position.items()},
-            "longer": {name: one.to_dict() for name, one in length.items()},
-            "regression": {name: one.to_dict() for name, one in fit.items()},
-        },
-        figure=figures.plot_bias(position, length, people) if is_known else None,
-    )
+    figure = figures.plot_bias(position, length, people) if is_known else None
+    return Part(title="Do the side and the length decide?", lines=lines, statistics=statistics, figure=figure)
 
 
 def _time(labels: Labels, people: Sequence[str]) -> Part:
     by_kind = {kind: [label for label in labels if label["kind"] == kind] for kind in _kinds(labels)}
     times = {kind: bias.time_per_item(group) for kind, group in by_kind.items()}
     lines = [
-        f"An item to {kind} takes {time['median']:.0f} s, for the middle half {time['lower_quartile']:.0f} to "
-        f"{time['upper_quartile']:.0f} s."
-        for kind, time in times.items()
-        if time["n"]
+        f"To {kind}: {one['median']:.0f} s (middle half: {one['lower_quartile']:.0f} to {one['upper_quartile']:.0f} s)."
+        for kind, one in times.items()
+        if one["n"]
     ]
     quick = Counter(label["labeler"] for label in bias.quick_answers(labels))
     if lines:
         most = "".join(f"; most by {_name(name)}, {num:,}" for name, num in quick.most_common(1))
         speed = f"{bias.QUICK_WORDS_PER_MINUTE} words a minute"
         lines.append(f"{quick.total():,} label(s) came sooner than one can read the item at {speed}{most}.")
-    kind = next((kind for kind, time in times.items() if time["n"]), "")
+    kind = next((kind for kind, one in times.items() if one["n"]), "")
     each = {name: bias.time_per_item(group) for name, group in bias.by_labeler(by_kind.get(kind, [])).items()}
     lines += _each_person(people, {n: f"{one['median']:.0f} s to {kind}" for n, one in each.items() if one["n"]})
-    return Part(
-        title="How long does an item take?",
-        lines=lines or ["Not known: no label's time was measured."],
-        statistics={"by_kind": times, "by_labeler": each, "quick": {name: float(num) for name, num in quick.items()}},
-        figure=figures.plot_seconds(each, people) if kind else None,
-    )
-
-
-def _kinds(labels: Labels) -> list[str]:
-    return [kind for kind, _ in Counter(label["kind"] for label in labels).most_common()]
+    lines = lines or ["Not known: no label's time was measured."]
+    statistics = {"by_kind": times, "by_labeler": each, "quick": {name: float(num) for name, num in quick.items()}}
+    figure = figures.plot_seconds(each, people) if kind else None
+    return Part(title="How long does an item take?", lines=lines, statistics=statistics, figure=figure)
 
 
 def _drift(labels: Labels, people: Sequence[str]) -> Part:
@@ -322,23 +291,17 @@ def _drift(labels: Labels, people: Sequence[str]) -> Part:
         return Part(title=title, lines=["Not known: it takes 5 labels of one kind by one labeler, and 50 to see much."])
     last = max(row["block"] for row in rows)
     lines, statistics = [], {}
-    for key, what, unit, sign in (
-        ("gold", "the share of right choices", 100, "%"),
-        ("majority", "the share of choices as the majority", 100, "%"),
-        ("first", "the share of choices of what is shown first", 100, "%"),
-        ("seconds", "the time for an item", 1, "s"),
-    ):
+    for key, what, unit, sign in _CHANGES:
         ends = [[row[key] for row in rows if row["block"] == at and not math.isnan(row[key])] for at in (1, last)]
         if all(ends):
             statistics[key] = {"start": float(np.mean(ends[0])), "end": float(np.mean(ends[1]))}
             start, end = (unit * value for value in statistics[key].values())
             lines.append(
-                f"From the first to the last fifth of their labels to {kind}, {what}: {start:.0f} to {end:.0f} {sign}."
+                f"From the first to the last fifth of labels to {kind}, {what}: {start:.0f} to {end:.0f} {sign}."
             )
     figure = figures.plot_drift(rows, people) if lines else None
-    return Part(
-        title=title, lines=lines or ["Not known: their labels are no choices."], statistics=statistics, figure=figure
-    )
+    lines = lines or ["Not known: their labels are no choices, and their time was not measured."]
+    return Part(title=title, lines=lines, statistics=statistics, figure=figure)
 
 
 def _scores(labels: Labels) -> Part:

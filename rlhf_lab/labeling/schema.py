@@ -122,8 +122,12 @@ def connect(where: str | Path) -> sa.Engine:
         _check_file(url)
     with explaining(name):
         engine = _engine(url)
-        with writing(engine) as connection:
-            _bring_up_to_date(connection, name)
+        try:
+            with writing(engine) as connection:
+                _bring_up_to_date(connection, name)
+        except BaseException:
+            engine.dispose()
+            raise
     return engine
 
 

@@ -9,6 +9,7 @@ store.record(first, {"scale": 8, "step": 2}, seconds=14.0)
 
 import contextlib
 import time
+import weakref
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class LabelStore:
         _check_settings(**given)
         self.where = str(where)
         self._engine = schema.connect(where)
+        weakref.finalize(self, self._engine.dispose)
         url = self._engine.url
         self.name = url.render_as_string(hide_password=True) if url.host else str(url.database)
         if DEFAULTS.keys() - self.settings().keys() or given:
@@ -221,7 +223,8 @@ class LabelStore:
             log.lock_labeler(connection, labeler)
             seed = str(schema.read_settings(connection)["seed"])
             given = claims.given_to(connection, labeler)
-            new = [item for item in log.read_items(connection, list(dict.fromkeys(ids))) if item.id not in given]
+            known = {item.id: item for item in log.read_items(connection, list(ids))}
+            new = [known[name] for name in dict.fromkeys(ids) if name not in given]
             for item in new:
                 place = claims.num_given(connection, labeler, item.kind)
                 claims.assign(connection, labeler, item.id, item.kind, place, num_answers=len(item.answers), seed=seed)

@@ -185,7 +185,7 @@ def test_labelers_and_kinds_can_be_chosen() -> None:
     assert len(comparisons_from(rows, labeler=["ana", "ben"], kinds=["compare", "rank"])) == 2
     with pytest.raises(StoreError, match="no labeler 'anna'; did you mean ana"):
         comparisons_from(rows, labeler="anna")
-    with pytest.raises(StoreError, match="a kind is one of compare, .*, not 'ranking'"):
+    with pytest.raises(StoreError, match=r"a kind is one of compare, .*, not 'ranking'"):
         comparisons_from(rows, kinds=["ranking"])
 
 

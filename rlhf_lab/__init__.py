@@ -7,6 +7,7 @@ import importlib
 from importlib.metadata import version
 
 _HOMES = {
+    "rlhf_lab.data.authored": ("authored_pairs", "load_authored"),
     "rlhf_lab.data.datasets": ("TLDR", "load_comparisons", "load_tldr"),
     "rlhf_lab.data.judge": ("Judge", "Judgement"),
     "rlhf_lab.data.world": ("World",),
@@ -24,6 +25,15 @@ _HOMES = {
     "rlhf_lab.experiments.tldr": ("TLDRConfig", "run_tldr"),
     "rlhf_lab.feedback": ("LearnedReward", "Reward", "gold_judge", "population", "simulated_labels"),
     "rlhf_lab.generation": ("SamplingConfig", "best_of_n", "generate"),
+    "rlhf_lab.labeling.items": ("Item",),
+    "rlhf_lab.labeling.report": ("agreement_report",),
+    "rlhf_lab.labeling.policy_scores": ("policy_scores",),
+    "rlhf_lab.labeling.people": ("simulated_people",),
+    "rlhf_lab.labeling.asking": ("choose_next",),
+    "rlhf_lab.labeling.exchange": ("export_labels", "import_labels"),
+    "rlhf_lab.labeling.store": ("LabelStore",),
+    "rlhf_lab.labeling.talking": ("reply_with",),
+    "rlhf_lab.labeling.widget": ("chat", "compare", "edit", "rank", "rate", "thumbs"),
     "rlhf_lab.models": ("Policy", "RewardModel", "load_base", "load_tokenizer", "new_policy"),
     "rlhf_lab.plots": (
         "plot_calibration",

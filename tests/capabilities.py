@@ -6,6 +6,7 @@ A test says `@pytest.mark.needs("trl")`, or bears a marker that implies it. `tes
 import importlib.util
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,16 @@ def _postgresql() -> bool:
     return has_server and importlib.util.find_spec("psycopg") is not None
 
 
+def _mount() -> bool:
+    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
 CAPABILITIES = {
+    "mount": Capability(
+        is_present=_mount,
+        how="run the tests as a root that may mount file systems",
+        may_be_absent="most machines do not let tests mount a small or a read-only disk",
+    ),
     "browser": Capability(
         is_present=_browser,
         how="install Chromium (`apt-get install chromium`), or let RLHF_LAB_CHROMIUM name its program",

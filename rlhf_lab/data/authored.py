@@ -29,7 +29,7 @@ BETTER = {
     "verbose": {"invented", "off_topic", "confident"},
     "copied": {"confident"},
 }
-"""Kinds that are better than others, whoever judges. Where neither is listed, as with faithful and verbose, it is taste."""
+"""Kinds that are better than others, whoever judges. Where neither is listed (faithful, verbose), it is taste."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ def authored_pairs(
 
     Args:
         posts: By default all that ship.
-        num_gold: Posts, drawn at random, that give a gold question each: their faithful candidate and one that is worse.
+        num_gold: Posts, drawn at random, that give a gold question each: the faithful candidate and one that is worse.
         seed: Draws them.
 
     Returns:

@@ -50,12 +50,13 @@ class Estimate:
         return {name: float(number) for name, number in asdict(self).items() if name != "reason"}
 
 
-def share(count: float, n: int, *, reason: str = "there is nothing to count") -> Estimate:
+def share(count: float | int, n: int, *, reason: str = "there is nothing to count") -> Estimate:
     """`count` of `n` with Wilson's 95 % interval, which takes each to be independent of the others."""
     if n == 0:
         return Estimate(reason=reason)
-    interval: Any = proportion_confint(count, n, alpha=0.05, method="wilson")
-    return Estimate(count / n, max(0.0, float(interval[0])), min(1.0, float(interval[1])), n)
+    low, high = map(float, proportion_confint(count, n, alpha=0.05, method="wilson"))  # type: ignore[arg-type]
+    # Rounding must not put the value outside.
+    return Estimate(count / n, min(count / n, low), max(count / n, high), n)
 
 
 def mean_over_items(sums: np.ndarray, counts: np.ndarray, items: Sequence[str], *, seed: int = 0) -> Estimate:

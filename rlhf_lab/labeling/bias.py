@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linprog
 from scipy.stats import binomtest
-from statsmodels.genmod.families import Binomial
-from statsmodels.genmod.generalized_linear_model import GLM
 
 from rlhf_lab.data.judge import words_of
 from rlhf_lab.labeling.agreement import Estimate, checked, choices, mean_over_items, share
-from rlhf_lab.labeling.policy_scores import Choice, Labels, choices_of
+from rlhf_lab.labeling.policy_scores import Choice, Labels, choices_of, logistic_regression
 
 QUICK_WORDS_PER_MINUTE = 600
 """Whoever answers sooner than this speed allows cannot have read all: adults read 238 words of English a minute.
@@ -108,8 +106,7 @@ def length_regression(labels: Labels) -> dict[str, Estimate]:
     design = np.stack([np.ones(len(found)), length], axis=1)
     if reason := _why_no_fit(design, chose_first):
         return dict.fromkeys(("position", "length"), Estimate(reason=reason))
-    model = GLM(chose_first, design, family=Binomial())
-    fit: Any = model.fit(tol=1e-10, tol_criterion="params", cov_type="cluster", cov_kwds={"groups": items})
+    fit = logistic_regression(chose_first, design, items)
     ends = fit.conf_int()
     return {
         name: Estimate(float(fit.params[i]), float(ends[i][0]), float(ends[i][1]), len(found), float(fit.pvalues[i]))
@@ -143,7 +140,7 @@ def time_per_item(labels: Labels) -> dict[str, float]:
     return {"median": median, "lower_quartile": low, "upper_quartile": high, "n": float(len(seconds))}
 
 
-def quick_answers(labels: Labels, *, words_per_minute: float = QUICK_WORDS_PER_MINUTE) -> list[Mapping[str, Any]]:
+def quick_answers(labels: Labels, *, words_per_minute: float | int = QUICK_WORDS_PER_MINUTE) -> list[Mapping[str, Any]]:
     """The labels that came sooner than one can read the item's prompt and answers.
 
     A prompt that the labeler had answered before is not counted again. Labels whose time was not measured, and chats,

@@ -104,7 +104,7 @@ def _draw_rows(axes: Axes, rows: Mapping[str, Sequence[float]], people: Collecti
     for place, tick in zip(named, axes.get_yticklabels(), strict=True):
         if list(rows)[place] in people:
             tick.set(color=PERSON, fontweight="bold")
-    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.set_ylim(-0.7, len(rows) - 0.3 + 0.09 * len(rows))  # Room for a word above.
     axes.grid(axis="y", visible=False)
 
 

@@ -135,7 +135,10 @@ class Assignment:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a labeler is with one kind of item. Progress(answered=12, skipped=1, total=40, given=14, seconds=312.5)."""
+    """How far a labeler is with one kind of item.
+
+    Progress(answered=12, skipped=1, total=40, given=14, seconds=312.5)
+    """
 
     answered: int
     skipped: int

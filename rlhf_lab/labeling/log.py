@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from rlhf_lab.labeling import claims
-from rlhf_lab.labeling.items import Assignment, Item
+from rlhf_lab.labeling.items import Assignment, Item, Progress
 from rlhf_lab.labeling.schema import StoreError, assignments, events, items, labelers
 
 _undo = events.alias("undo")
@@ -88,6 +88,18 @@ def add_items(connection: sa.Connection, new: Sequence[Item], *, overlap: int, s
     if rows:
         connection.execute(items.insert(), rows)
     return len(rows)
+
+
+def prioritize(connection: sa.Connection, priorities: dict[str, float]) -> None:
+    """Let items come before all others, the highest priority first.
+
+    Raises:
+        StoreError: The store has no such item.
+    """
+    read_items(connection, list(priorities))
+    least = connection.scalar(sa.select(sa.func.min(items.c.rank))) or 0.0
+    for place, name in enumerate(sorted(priorities, key=lambda name: (priorities[name], name)), start=1):
+        connection.execute(items.update().where(items.c.id == name).values(rank=least - place))
 
 
 def lock_labeler(connection: sa.Connection, labeler: str) -> None:
@@ -176,6 +188,23 @@ def seconds_spent(connection: sa.Connection, labeler: str, kind: str) -> float:
     total = sa.select(sa.func.coalesce(sa.func.sum(events.c.seconds), 0.0))
     total = total.join(assignments, events.c.assignment == assignments.c.id)
     return float(connection.scalar(total.where(events.c.labeler == labeler, assignments.c.kind == kind)) or 0.0)
+
+
+def read_progress(connection: sa.Connection, labeler: str, kind: str, limit: int | None) -> Progress:
+    """How far a labeler is."""
+    mine = (assignments.c.labeler == labeler, assignments.c.kind == kind)
+    counts = sa.select(assignments.c.status, sa.func.count()).where(*mine).group_by(assignments.c.status)
+    by_status = {row[0]: row[1] for row in connection.execute(counts)}
+    given = sum(by_status.values())
+    held = given - by_status.get("released", 0)
+    total = held + claims.num_left(connection, labeler, kind, with_gold=True)
+    return Progress(
+        answered=by_status.get("answered", 0),
+        skipped=by_status.get("skipped", 0),
+        total=total if limit is None else max(held, min(limit, total)),
+        given=given,
+        seconds=seconds_spent(connection, labeler, kind),
+    )
 
 
 def read_labels(connection: sa.Connection, kind: str | None = None) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
-_TAGS = frozenset("p h1 h2 h3 h4 h5 h6 ul ol li strong em code pre blockquote hr br table thead tbody tr th td a".split())
+_TAGS = frozenset({"p", "ul", "ol", "li", "strong", "em", "code", "pre", "blockquote", "hr", "br", "a"})
+_TAGS |= {"h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"}
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 
 Tree = str | dict[str, Any]

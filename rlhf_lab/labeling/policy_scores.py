@@ -61,7 +61,7 @@ def choices_of(labels: Labels) -> list[Choice]:
     return found
 
 
-def _side(difference: float) -> float:
+def _side(difference: float | int) -> float:
     return (difference > 0) + 0.5 * (difference == 0)
 
 
@@ -127,6 +127,24 @@ class PolicyScores:
         return ELO * value, ELO * (value - half), ELO * (value + half)
 
 
+def logistic_regression(outcome: np.ndarray, design: np.ndarray, clusters: np.ndarray | None = None) -> Any:
+    """The fit of statsmodels, without intercept; with `clusters` its covariance is a sandwich by them.
+
+    A sandwich without variance, as where all choices are ties, would promise certainty; then there is none.
+    """
+    model = GLM(outcome, design, family=Binomial())
+    settings: Any = {"tol": 1e-10, "tol_criterion": "params"}
+    with np.errstate(invalid="ignore", divide="ignore"):  # A scale that is not used divides by 0 degrees of freedom.
+        # The covariance is taken where the last step began, so that step must begin at the solution.
+        fit: Any = model.fit(start_params=model.fit(**settings).params, **settings)
+        if clusters is None:
+            return fit
+        by_cluster: Any = model.fit(
+            start_params=fit.params, cov_type="cluster", cov_kwds={"groups": clusters}, **settings
+        )
+    return by_cluster if np.diag(by_cluster.cov_params()).min() > 1e-12 else fit
+
+
 def policy_scores(labels: Labels, *, by_item: bool = True) -> PolicyScores:
     """Bradley and Terry's scores of the answers' sources, by maximum likelihood; ties count half.
 
@@ -143,7 +161,7 @@ def policy_scores(labels: Labels, *, by_item: bool = True) -> PolicyScores:
 
     Raises:
         ValueError: No choices between known sources, or a source whose score would be infinite, as it (with others)
-            always wins or always loses against the rest, or was never compared with them.
+            won or lost every choice against the rest, or there was none.
 
     Reference:
         Bradley and Terry 1952, Biometrika 39:324; its likelihood is a logistic regression without intercept, Agresti,
@@ -168,12 +186,9 @@ def policy_scores(labels: Labels, *, by_item: bool = True) -> PolicyScores:
     _check_finite(sources, wins)
     items = np.unique([choice.label["item"] for choice in found], return_inverse=True)[1]
     by_item = by_item and items.max() + 1 >= max(10, 2 * len(sources))
-    clusters = {"cov_type": "cluster", "cov_kwds": {"groups": items}} if by_item else {}
     # Only differences are known, so the first source is held at 0; then all are moved so that their mean is 0.
     outcome = np.array([1 - choice.value for choice in found])
-    with np.errstate(invalid="ignore", divide="ignore"):  # It also divides by the degrees of freedom, of which it may
-        # have none, for a scale that nothing here uses.
-        fit: Any = GLM(outcome, design[:, 1:], family=Binomial()).fit(tol=1e-10, tol_criterion="params", **clusters)
+    fit = logistic_regression(outcome, design[:, 1:], items if by_item else None)
     center = (np.eye(len(sources)) - 1 / len(sources))[:, 1:]
     strengths, covariance = center @ fit.params, center @ fit.cov_params() @ center.T
     order = np.argsort(-strengths, kind="stable")
@@ -198,13 +213,15 @@ def _check_finite(sources: Sequence[str], wins: np.ndarray) -> None:
     num_groups, group = connected_components(wins > 0, connection="strong")
     if num_groups == 1:
         return
-    for name in range(num_groups):
-        inside = group == name
+    extremes = []
+    for inside in (group == name for name in range(num_groups)):
         won, lost = wins[np.ix_(inside, ~inside)].sum(), wins[np.ix_(~inside, inside)].sum()
         if won == 0 or lost == 0:
-            names = ", ".join(repr(source) for source, is_in in zip(sources, inside, strict=True) if is_in)
-            how = "was never compared with" if won == lost else f"always {'wins' if won else 'loses'} against"
-            raise ValueError(
-                f"{names} {how} the other sources, so that its score would be infinite; "
-                "label more of its answers, or leave it out."
-            )
+            how = "had no choice" if won == lost else "won every choice" if won else "lost every choice"
+            extremes.append((inside.sum(), won == 0, inside, how))
+    _, _, inside, how = min(extremes, key=lambda extreme: extreme[:2])  # The smallest group; better one that won.
+    names = ", ".join(repr(source) for source, is_in in zip(sources, inside, strict=True) if is_in)
+    raise ValueError(
+        f"{names} {how} against the other sources, so that no score is large or small enough; "
+        "label more of these answers, or leave them out."
+    )

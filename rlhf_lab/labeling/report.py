@@ -22,7 +22,6 @@ from rlhf_lab.labeling.policy_scores import Labels, policy_scores
 from rlhf_lab.labeling.schema import StoreError
 from rlhf_lab.labeling.store import LabelStore
 
-_MAX_MAJORITY = 9
 _CHANGES = (
     ("gold", "the share of right choices", 100, "%"),
     ("majority", "the share of choices as the majority", 100, "%"),
@@ -109,7 +108,7 @@ def agreement_report(store: LabelStore | Labels, *, judge: Judge | None = None) 
         "counts": _counts(labels, people),
         "agreement": _agreement(labels, people),
         "gold": _right(agreement.agreement_with_gold(labels), people, "what is right", "Are labelers right?"),
-        "judge": _right(judged, people, "what the judge chooses", "Do labelers agree with the judge?"),
+        "judge": _right(judged, people, "as the judge does", "Do labelers agree with the judge?"),
         "majority": _majority(labels),
         "bias": _bias(labels, people),
         "time": _time(labels, people),
@@ -214,7 +213,7 @@ def _majority(labels: Labels) -> Part:
     num = agreement.choices(labels, with_ties=False).notna().sum(axis=1).to_numpy()
     num = num[num >= 2]
     # The largest majority for which half of what was chosen on twice has enough labelers, and one more to check it.
-    ks = [k for k in range(1, _MAX_MAJORITY + 1, 2) if len(num) and (num > k).mean() >= 0.5]
+    ks = [k for k in (1, 3, 5, 7, 9) if len(num) and (num > k).mean() >= 0.5]
     if len(ks) < 2:
         return Part(title=title, lines=["Not known: it takes items with four labelers, three and one more to check."])
     curves = {
@@ -232,9 +231,8 @@ def _majority(labels: Labels) -> Part:
 
 
 def _bias(labels: Labels, people: Sequence[str]) -> Part:
-    groups = bias.by_labeler(labels)
-    is_each = 1 < len(groups) and len(people) <= figures.FEW
-    groups = {"all labelers": labels} | {name: groups[name] for name in people if is_each}
+    mine = bias.by_labeler(labels) if len(people) <= figures.FEW else {}
+    groups = {"all labelers": labels} | {name: mine[name] for name in people if len(mine) > 1}
     position = {name: bias.position_bias(group) for name, group in groups.items()}
     length = {name: bias.length_bias(group) for name, group in groups.items()}
     first, fit = bias.position_bias(labels), bias.length_regression(labels)
@@ -316,8 +314,7 @@ def _scores(labels: Labels) -> Part:
         f"{100 * row['wins'] / row['n']:.0f} % of {row['n']:,.0f} choices."
         for row in rows
     ]
-    best, second = scores.sources[:2]
-    chance = 100 * scores.win_probs[0, 1]
-    lines.append(f"By these scores {_name(best)} is preferred to {_name(second)} in {chance:.0f} % of choices.")
+    best, second = map(_name, scores.sources[:2])
+    lines.append(f"By these scores {best} is preferred to {second} in {100 * scores.win_probs[0, 1]:.0f} % of choices.")
     statistics = {row["source"]: {name: value for name, value in row.items() if name != "source"} for row in rows}
     return Part(title=title, lines=lines, statistics=statistics, figure=figures.plot_scores(scores))

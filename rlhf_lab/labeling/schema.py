@@ -13,13 +13,14 @@ from sqlalchemy import event, exc
 
 from rlhf_lab.labeling.turns import turn
 
-
 VERSION = 1
 """Of the tables below; a store that an older kit wrote is brought up to it when it is opened."""
 MIGRATIONS: dict[int, Callable[[Operations], None]] = {}
 """Version to the step that leads there from the one before."""
 BUSY_SECONDS = 4.0
 """How long a write waits for another program's before it gives up."""
+DEFAULTS = {"overlap": 1, "gold_rate": 0.0, "hold_minutes": 60.0, "seed": 0, "closed": False}
+"""Settings of a new store; see `store.LabelStore`."""
 _CREATION_LOCK = 7_245_201
 """PostgreSQL's advisory lock under which the tables are made: any number that nothing else in the database uses."""
 
@@ -194,6 +195,20 @@ def reading(engine: sa.Engine) -> Generator[sa.Connection]:
     """One consistent view of the store, which keeps no writer waiting."""
     with engine.connect().execution_options(reading=True) as connection, connection.begin():
         yield connection
+
+
+def check_settings(**given: Any) -> None:
+    """Refuse settings that are impossible.
+
+    Raises:
+        StoreError: One is; the message says what it must be.
+    """
+    if (overlap := given.get("overlap", 1)) < 1 or int(overlap) != overlap:
+        raise StoreError(f"overlap is how many labelers an item gets, 1 or more, not {overlap!r}.")
+    if not 0 <= (rate := given.get("gold_rate", 0.0)) <= 1:
+        raise StoreError(f"gold_rate is a share from 0 to 1, not {rate!r}.")
+    if (minutes := given.get("hold_minutes", 1.0)) <= 0:
+        raise StoreError(f"hold_minutes must be above 0, not {minutes!r}.")
 
 
 def read_settings(connection: sa.Connection) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One labeler at one front end: the screen to show, and what a message from the page does to the store.
 
-The page holds no state of its own: whatever it shows comes from here, and this comes from the store. What it shows is in
-the order of the sides, and says of no answer who wrote it.
+The page holds no state of its own: what it shows comes from here, and this comes from the store. It shows the
+answers in the order of the sides, and says of none who wrote it.
 """
 
 import random
@@ -149,7 +149,9 @@ class Session:
         elif action == "say":
             self._reply(message, uid)
         elif action != "refresh":
-            raise StoreError(f"the page asked for {action!r:.40}, which this version does not know; run the cell again.")
+            raise StoreError(
+                f"the page asked for {action!r:.40}, which this version does not know; run the cell again."
+            )
 
     def _preview(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         return edits.spans(self._mine(message).item.answers[0], str(message["text"]))

@@ -12,7 +12,7 @@ import time
 import weakref
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -20,8 +20,9 @@ from rlhf_lab.labeling import claims, log, schema
 from rlhf_lab.labeling.items import Assignment, Item, Progress, check_event, check_kind, check_value, items_of
 from rlhf_lab.labeling.schema import StoreError, assignments, events, items, labelers
 
-DEFAULTS = {"overlap": 1, "gold_rate": 0.0, "hold_minutes": 60.0, "seed": 0, "closed": False}
-"""Settings of a new store; see `LabelStore`."""
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 _TRIES = 100
 """Times that a labeler looks again for an item that others are just taking, before it is taken for gone."""
 
@@ -54,15 +55,15 @@ class LabelStore:
         """Open or make the store."""
         given = {"overlap": overlap, "gold_rate": gold_rate, "hold_minutes": hold_minutes, "seed": seed}
         given = {name: value for name, value in given.items() if value is not None}
-        _check_settings(**given)
+        schema.check_settings(**given)
         self.where = str(where)
         self._engine = schema.connect(where)
         weakref.finalize(self, self._engine.dispose)
         url = self._engine.url
         self.name = url.render_as_string(hide_password=True) if url.host else str(url.database)
-        if DEFAULTS.keys() - self.settings().keys() or given:
+        if schema.DEFAULTS.keys() - self.settings().keys() or given:
             with self._writing() as connection:
-                schema.write_settings(connection, DEFAULTS | schema.read_settings(connection) | given)
+                schema.write_settings(connection, schema.DEFAULTS | schema.read_settings(connection) | given)
 
     def __getstate__(self) -> dict[str, Any]:
         """A store travels to another process as its address."""
@@ -91,8 +92,6 @@ class LabelStore:
         with self._reading() as connection:
             return schema.read_settings(connection)
 
-    # Items and labelers
-
     def add_items(
         self, rows: Iterable[Any], kind: str = "compare", *, order: str = "shuffled", overlap: int | None = None
     ) -> int:
@@ -115,7 +114,7 @@ class LabelStore:
             raise StoreError("there are no items to add; give at least one.")
         if order not in ("shuffled", "given"):
             raise StoreError(f"order is 'shuffled' or 'given', not {order!r}.")
-        _check_settings(**{} if overlap is None else {"overlap": overlap})
+        schema.check_settings(**{} if overlap is None else {"overlap": overlap})
         with self._writing() as connection:
             settings = schema.read_settings(connection)
             wanted = settings["overlap"] if overlap is None else overlap
@@ -139,10 +138,7 @@ class LabelStore:
             StoreError: The store has no such item.
         """
         with self._writing() as connection:
-            log.read_items(connection, list(priorities))
-            least = connection.scalar(sa.select(sa.func.min(items.c.rank))) or 0.0
-            for place, name in enumerate(sorted(priorities, key=lambda name: (priorities[name], name)), start=1):
-                connection.execute(items.update().where(items.c.id == name).values(rank=least - place))
+            log.prioritize(connection, priorities)
 
     def add_labelers(self, names: Iterable[str], *, kind: str = "person", closed: bool | None = None) -> None:
         """Let people label; those who are there already stay as they are.
@@ -181,8 +177,6 @@ class LabelStore:
         if name not in known and self.settings()["closed"]:
             raise log.unknown_labeler(name, known)
         self.add_labelers([name])
-
-    # Asking and answering
 
     def ask(self, labeler: str, kind: str, *, num: int = 2, limit: int | None = None) -> list[Assignment]:
         """What this labeler is to answer now, and next: up to `num` open items, given to them if need be.
@@ -303,16 +297,8 @@ class LabelStore:
 
     def progress(self, labeler: str, kind: str, *, limit: int | None = None) -> Progress:
         """How far the labeler is with this kind of item."""
-        mine = (assignments.c.labeler == labeler, assignments.c.kind == kind)
-        counts = sa.select(assignments.c.status, sa.func.count()).where(*mine).group_by(assignments.c.status)
         with self._reading() as connection:
-            by_status = {row[0]: row[1] for row in connection.execute(counts)}
-            left = claims.num_left(connection, labeler, kind, with_gold=True)
-            seconds = log.seconds_spent(connection, labeler, kind)
-        given = sum(by_status.values()) - by_status.get("released", 0)
-        total = given + left if limit is None else max(given, min(limit, given + left))
-        counts = {"answered": by_status.get("answered", 0), "skipped": by_status.get("skipped", 0)}
-        return Progress(**counts, total=total, given=sum(by_status.values()), seconds=seconds)
+            return log.read_progress(connection, labeler, kind, limit)
 
     def labels(self, kind: str | None = None) -> list[dict[str, Any]]:
         """What counts: the answers as they stand, one row for each item and labeler, in the order of answering.
@@ -325,11 +311,8 @@ class LabelStore:
         with self._reading() as connection:
             return log.read_labels(connection, None if kind is None else check_kind(kind))
 
+    def comparisons(self, **choice: Any) -> "Dataset":
+        """The labels as `lab.train_reward_model` takes them; see `learning.comparisons_from` for the choice of them."""
+        from rlhf_lab.labeling.learning import comparison_rows  # Here, as it needs `datasets`, and labeling does not.
 
-def _check_settings(**given: Any) -> None:
-    if (overlap := given.get("overlap", 1)) < 1 or int(overlap) != overlap:
-        raise StoreError(f"overlap is how many labelers an item gets, 1 or more, not {overlap!r}.")
-    if not 0 <= (rate := given.get("gold_rate", 0.0)) <= 1:
-        raise StoreError(f"gold_rate is a share from 0 to 1, not {rate!r}.")
-    if (minutes := given.get("hold_minutes", 1.0)) <= 0:
-        raise StoreError(f"hold_minutes must be above 0, not {minutes!r}.")
+        return comparison_rows(self.labels(), **choice)

@@ -6,13 +6,15 @@ would wait for seconds while others are served over and over. Here each takes th
 """
 
 import contextlib
+import importlib
 import os
 import struct
 import threading
 from collections.abc import Generator
+from typing import Any
 
 try:
-    import fcntl
+    fcntl: Any = importlib.import_module("fcntl")
 except ImportError:  # Windows: SQLite's own waiting must do.
     fcntl = None
 

@@ -5,7 +5,7 @@ lab.compare(lab.authored_pairs(), labeler="ana")
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
@@ -15,6 +15,9 @@ from rlhf_lab.labeling.markdown import default_guidelines, parse
 from rlhf_lab.labeling.schema import StoreError
 from rlhf_lab.labeling.session import Options, Respond, Session
 from rlhf_lab.labeling.store import LabelStore
+
+if TYPE_CHECKING:
+    from rlhf_lab.models import Policy
 
 _FRONT = Path(__file__).parent / "front"
 _PARTS = ("elements", "sending", "page", "compare", "rank", "rate", "thumbs", "edit", "chat", "main")
@@ -89,8 +92,8 @@ def compare(
     """Ask which of two answers is better, and how much.
 
     Args:
-        items: What to ask about, added to the store if it does not have it: rows of `prompt` with two `answers`, or with
-            `chosen` and `rejected`. Without them the store's own items are asked.
+        items: What to ask about, added to the store if it does not have it: rows of `prompt` with two `answers`, or
+            with `chosen` and `rejected`. Without them the store's own items are asked.
         store: Where the labels go: a `LabelStore`, a file, or `postgresql://user@host/name`.
         labeler: Who labels; each gets their own items and sides.
         scale: 8 steps, or 9 with an undecided middle as in Stiennon et al. 2020, arXiv:2009.01325, appendix C.1.
@@ -181,7 +184,7 @@ def edit(
 
 
 def chat(
-    respond: Respond | Mapping[str, Respond],
+    respond: "Respond | Policy | Mapping[str, Respond | Policy]",
     items: Iterable[Any] | None = None,
     *,
     store: LabelStore | str | Path = "labels.sqlite",
@@ -193,16 +196,19 @@ def chat(
     """Talk to a policy on a task of one's own, choose the better of two replies at each turn, rate the whole.
 
     Args:
-        respond: From the messages so far, as `role` and `content`, to a reply; it is asked twice. Or two of them by name,
-            which reply in turn and stay anonymous.
+        respond: A policy; or a function from the messages so far, as `role` and `content`, to a reply. It is asked
+            twice. Or two of them by name, which reply side by side and stay anonymous.
         items: Tasks, as rows with a `prompt`; by default the labeler thinks of one for each conversation.
         num_conversations: How many conversations, where there are no items.
 
     The others, and the errors, as in `compare`.
     """
-    ways = list(respond.items()) if isinstance(respond, Mapping) else [("", respond)]
+    given = list(respond.items()) if isinstance(respond, Mapping) else [("", respond)]
+    ways = [(name, _way(way, seed)) for seed, (name, way) in enumerate(given)]
     if not 1 <= len(ways) <= 2 or not all(callable(way) for _, way in ways):
-        raise StoreError(f"a chat has one or two ways to respond, each a function of the messages, not {respond!r:.60}.")
+        raise StoreError(
+            f"a chat has one or two ways to respond, each a policy or a function of the messages, not {respond!r:.60}."
+        )
     store = store if isinstance(store, LabelStore) else LabelStore(store)
     if items is None:  # Conversations of one's own are nobody else's.
         own = [Item(kind="chat", prompt="", id=f"{labeler}/chat/{number}") for number in range(num_conversations)]
@@ -211,3 +217,11 @@ def chat(
         store.assign(labeler, [item.id for item in own])
     limit = num_conversations if items is None else None
     return _front("chat", items, store, labeler, guidelines, Options(comment=comment, limit=limit), ways)
+
+
+def _way(way: Any, seed: int) -> Respond:
+    if not hasattr(way, "network"):
+        return way
+    from rlhf_lab.labeling.talking import reply_with  # Here, as it loads PyTorch, which labels do without.
+
+    return reply_with(way, seed=seed)

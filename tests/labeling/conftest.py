@@ -105,3 +105,13 @@ def postgresql_url(postgresql_server: str) -> str:
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A place for a store, in SQLite and in PostgreSQL."""
     return str(tmp_path / "labels.sqlite") if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)

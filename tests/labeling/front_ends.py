@@ -27,7 +27,10 @@ def cell(kind: str, store: Path, num: int = 8, options: str = "") -> str:
     """A cell that asks about them."""
     lines = ["import itertools, json", "from rlhf_lab.labeling.widget import *"]
     if kind == "chat":
-        lines += ["count = itertools.count()", "def respond(messages): return f'reply {next(count)} of {len(messages)}'"]
+        lines += [
+            "count = itertools.count()",
+            "def respond(messages): return f'reply {next(count)} of {len(messages)}'",
+        ]
         return "\n".join([*lines, f"chat(respond, store={str(store)!r}, labeler='ana' {options})"])
     items = f"json.loads({json.dumps(rows(kind, num))!r})"
     return "\n".join([*lines, f"{kind}({items}, store={str(store)!r}, labeler='ana' {options})"])
@@ -139,7 +142,9 @@ def _keys_thumbs(widget: Locator, value: dict[str, Any]) -> None:
 def _mouse_edit(widget: Locator, value: dict[str, Any]) -> None:
     text = widget.get_by_role("textbox", name="Your version")
     if value["text"].startswith(" Cat"):  # Struck out at the end: the last word of the answer.
-        text.evaluate("(node, at) => { node.focus(); node.setSelectionRange(at, node.value.length); }", len(value["text"]))
+        text.evaluate(
+            "(node, at) => { node.focus(); node.setSelectionRange(at, node.value.length); }", len(value["text"])
+        )
         widget.get_by_role("button", name="Strike out").click()
     else:
         text.fill(value["text"])

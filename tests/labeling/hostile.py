@@ -1,4 +1,4 @@
-"""A hundred texts that a page must show as they are: scripts, handlers, styles, Markdown, mathematics, control characters."""
+"""A hundred texts that a page must show as they are: scripts, handlers, styles, Markdown, formulas, controls."""
 
 _RUN = "window.hacked=1"
 _PLACES = ("http://evil.example/x", "//evil.example/x", "https://evil.example/x.png")
@@ -76,7 +76,7 @@ def _texts() -> list[str]:
     ]
     directions = [f"left {mark}thgir\u202c {mark * 3} end" for mark in _BIDI]
     letters = [
-        "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f4\U000e0067\U000e0062\U000e007f \U0001f1e9\U0001f1ea",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f4\U000e0067\U000e0062\U000e007f \U0001f1e9\U0001f1ea",
         "Z" + "".join(chr(0x300 + mark % 112) for mark in range(300)) + "algo",
         "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 and \u05e2\u05d1\u05e8\u05d9\u05ea 123",
         "\ufeff\u200b\u200c\u200d\u2060invisible\u00ad",
@@ -90,9 +90,19 @@ def _texts() -> list[str]:
         "one word " * 1000,
         "null \\0 %00 &#0; \\x00",
         "'; DROP TABLE events; --",
-        "{\"uid\": \"x\", \"ok\": true}",
+        '{"uid": "x", "ok": true}',
     ]
-    return [*scripts, *handlers, *drawings, *styles, *marks, *formulas, *directions, *letters[:14], "<b>1 MB</b> " * 87382]
+    return [
+        *scripts,
+        *handlers,
+        *drawings,
+        *styles,
+        *marks,
+        *formulas,
+        *directions,
+        *letters[:14],
+        "<b>1 MB</b> " * 87382,
+    ]
 
 
 TEXTS = [text.strip() for text in _texts()]

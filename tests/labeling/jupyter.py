@@ -164,7 +164,8 @@ RUN_ALL = """async (ms) => {
   return await Promise.race([window.jupyterapp.commands.execute('notebook:run-all-cells'), late]); }"""
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(c => ({
   type: c.model.type, source: c.model.sharedModel.getSource(), count: c.model.executionCount ?? null,
-  outputs: c.model.outputs ? c.model.outputs.toJSON().map(o => o.ename ? o.ename + ': ' + o.evalue : o.output_type) : [] }))"""
+  outputs: c.model.outputs ? c.model.outputs.toJSON().map(o => o.ename
+    ? o.ename + ': ' + o.evalue : o.output_type) : [] }))"""
 
 
 class Lab:

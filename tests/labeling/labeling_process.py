@@ -1,4 +1,4 @@
-"""One labeler in a process of its own: answers until nothing is left, and writes down what was confirmed and how long each wait was.
+"""One labeler in a process of its own: answers until nothing is left; writes down what was confirmed, and the waits.
 
 python labeling_process.py STORE LABELER OUT
 """

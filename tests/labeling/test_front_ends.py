@@ -1,4 +1,4 @@
-"""Front ends in JupyterLab and Chromium: what is stored is what was done, whatever happens to the page and the kernel."""
+"""Front ends in JupyterLab and Chromium: what is stored is what was done, whatever happens to page and kernel."""
 
 import itertools
 from pathlib import Path
@@ -43,7 +43,9 @@ def events(store: LabelStore) -> list[str]:
 
 def by_keyboard_alone(lab: "Lab") -> None:
     """From the selected cell, Tab leads into the widget."""
-    lab.page.evaluate("() => { document.activeElement.blur(); window.jupyterapp.shell.currentWidget.content.activate(); }")
+    lab.page.evaluate(
+        "() => { document.activeElement.blur(); window.jupyterapp.shell.currentWidget.content.activate(); }"
+    )
     lab.command("notebook:enter-command-mode")
     for _ in range(8):
         lab.page.keyboard.press("Tab")

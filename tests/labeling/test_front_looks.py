@@ -40,7 +40,10 @@ def axe(page: "Page", node: "Locator") -> dict[str, Any]:
 
 def check(page: "Page", widget: "Locator", where: str) -> None:
     found = axe(page, widget)
-    wrong = [(rule["id"], [node["html"][:150] for node in rule["nodes"]]) for rule in found["violations"] + found["incomplete"]]
+    wrong = [
+        (rule["id"], [node["html"][:150] for node in rule["nodes"]])
+        for rule in found["violations"] + found["incomplete"]
+    ]
     assert not wrong, (where, wrong)
     assert "color-contrast" in {rule["id"] for rule in found["passes"]}
 
@@ -84,9 +87,8 @@ def test_axe_finds_what_is_wrong(lab: "Lab", tmp_path: Path) -> None:
     from tests.labeling.front_ends import cell
 
     widget = lab.switch(lab.server.notebook(cell("compare", tmp_path / "labels.sqlite"))).run()
-    widget.evaluate(
-        "(root) => root.insertAdjacentHTML('afterbegin', '<button></button><p style=\"color:#bbb;background:#fff\">a faint text</p>')"
-    )
+    wrong = '<button></button><p style="color:#bbb;background:#fff">a faint text</p>'
+    widget.evaluate("(root, html) => root.insertAdjacentHTML('afterbegin', html)", wrong)
     found = {rule["id"] for rule in axe(lab.page, widget)["violations"]}
     assert {"button-name", "color-contrast"} <= found
 
@@ -123,13 +125,19 @@ def hostile_cell(kind: str, where: Path) -> str:
     rows = [
         {
             "id": f"i{index}",
-            "prompt": f"SUBREDDIT: r/{text[:200]}\n\nTITLE: {text[:400]}\n\nPOST: {text}\n\nTL;DR:" if index % 2 else text,
+            "prompt": f"SUBREDDIT: r/{text[:200]}\n\nTITLE: {text[:400]}\n\nPOST: {text}\n\nTL;DR:"
+            if index % 2
+            else text,
             "answers": [f"{text} first", f"second {text}"],
         }
         for index, text in enumerate(TEXTS)
     ]
     (where.parent / "rows.json").write_text(json.dumps(rows))
-    lines = ["import json", "from rlhf_lab.labeling.widget import *", f"rows = json.load(open({str(where.parent / 'rows.json')!r}))"]
+    lines = [
+        "import json",
+        "from rlhf_lab.labeling.widget import *",
+        f"rows = json.load(open({str(where.parent / 'rows.json')!r}))",
+    ]
     lines += [f"store = LabelStore({str(where)!r})", "store.add_items(rows, order='given')"]
     lines += ["guide = '\\n\\n'.join(row['answers'][0][:2000] for row in rows)"]
     return "\n".join([*lines, f"{kind}(store=store, labeler=rows[0]['prompt'][:60], guidelines=guide)"])
@@ -156,7 +164,12 @@ def test_hostile_texts_appear_as_they_are(lab: "Lab", tmp_path: Path) -> None:
         done(widget, number)
     guide = widget.locator(".rl-guide")
     assert not page.evaluate("() => window.hacked"), "a script ran"
-    assert page.locator(".rlhf-label :is(img, script, iframe, svg, style, object, embed, link, form, video, .MathJax)").count() == 0
+    assert (
+        page.locator(
+            ".rlhf-label :is(img, script, iframe, svg, style, object, embed, link, form, video, .MathJax)"
+        ).count()
+        == 0
+    )
     assert guide.evaluate("(node) => node.textContent.includes('$E = mc^2$')")
     assert not page.outside and not page.problems  # type: ignore[attr-defined]
     for label, text in zip(LabelStore(where).labels(), TEXTS, strict=True):

@@ -22,7 +22,9 @@ LONGEST_WAIT = 2.0
 def test_sixty_labelers_at_once(where: str, tmp_path: Path) -> None:
     store = LabelStore(where, overlap=OVERLAP)
     words = "word " * 150
-    rows = [{"id": f"i{k}", "prompt": f"post {k} {words}", "answers": [f"one {k}", f"other {k}"]} for k in range(NUM_ITEMS)]
+    rows = [
+        {"id": f"i{k}", "prompt": f"post {k} {words}", "answers": [f"one {k}", f"other {k}"]} for k in range(NUM_ITEMS)
+    ]
     store.add_items(rows)
     names = [f"p{number}" for number in range(NUM_LABELERS)]
     store.add_labelers(names)

@@ -1,9 +1,8 @@
 """The label store: what is asked of whom, what is kept, and clear errors; in SQLite and in PostgreSQL."""
 
-import os
 import pickle
 import sqlite3
-import stat
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,9 @@ def test_assigned_items_come_beside_the_overlap(store: LabelStore) -> None:
 
 def test_gold_questions_come_at_their_rate_and_to_everybody(where: str) -> None:
     store = LabelStore(where, gold_rate=0.2)
-    store.add_items(rows(80) + [{"id": f"g{k}", "prompt": "g", "answers": ["x", f"y{k}"], "gold": 0} for k in range(30)])
+    store.add_items(
+        rows(80) + [{"id": f"g{k}", "prompt": "g", "answers": ["x", f"y{k}"], "gold": 0} for k in range(30)]
+    )
     for name in ("ana", "bob"):
         store.enroll(name)
         asked = store.ask(name, "compare", num=50, limit=40)
@@ -185,7 +186,9 @@ def test_an_item_that_cannot_be_asked_is_refused_and_none_is_added(store: LabelS
 
 def test_two_items_of_one_id_are_refused(store: LabelStore) -> None:
     with pytest.raises(StoreError, match="two different items have the id 'x'"):
-        store.add_items([{"id": "x", "prompt": "p", "answers": ["a", "b"]}, {"id": "x", "prompt": "q", "answers": ["a", "b"]}])
+        store.add_items(
+            [{"id": "x", "prompt": "p", "answers": ["a", "b"]}, {"id": "x", "prompt": "q", "answers": ["a", "b"]}]
+        )
     with pytest.raises(StoreError, match="the store has another item of the id 'i0'"):
         store.add_items([{"id": "i0", "prompt": "p", "answers": ["a", "b"]}])
     assert store.add_items(rows(7)) == 1
@@ -239,7 +242,7 @@ def test_unknown_names_and_settings_are_refused(store: LabelStore, where: str) -
 
 
 def test_places_that_are_no_store(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="the folder .*none does not exist; create it"):
+    with pytest.raises(StoreError, match=r"the folder .*none does not exist; create it"):
         LabelStore(tmp_path / "none" / "labels.sqlite")
     assert not (tmp_path / "none").exists()
     with pytest.raises(StoreError, match="is a folder; give a file"):
@@ -276,19 +279,18 @@ def test_a_damaged_file(tmp_path: Path) -> None:
         LabelStore(where).items()
 
 
-def test_a_read_only_file(tmp_path: Path) -> None:
-    where = tmp_path / "labels.sqlite"
+@pytest.mark.needs("mount")
+def test_a_read_only_disk(small_disk: Path) -> None:
+    where = small_disk / "labels.sqlite"
     LabelStore(where).close()
-    where.chmod(stat.S_IREAD)
-    if os.access(where, os.W_OK):
-        pytest.skip("root may write any file; the message is tested below")
-    with pytest.raises(StoreError, match="cannot be written; change its permissions"):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreError, match="cannot be opened; check that you may write it and its folder"):
         LabelStore(where)
 
 
-def test_a_read_only_database_says_so(tmp_path: Path) -> None:
-    where = tmp_path / "labels.sqlite"
-    store = LabelStore(where)
+def test_a_read_only_file(tmp_path: Path) -> None:
+    """As root may write any file, by SQLite's own word."""
+    store = LabelStore(tmp_path / "labels.sqlite")
     with pytest.raises(StoreError, match="cannot be written; change its permissions"), store._writing() as connection:
         connection.execute(sa.text("PRAGMA query_only = ON"))
         connection.execute(schema.labelers.insert().values(id="x", kind="person", created_at=0.0))

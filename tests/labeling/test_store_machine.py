@@ -96,7 +96,9 @@ class LabelingMachine(RuleBasedStateMachine):
             last: dict[int, tuple[str, dict[str, Any]]] = {}
             for number, event, value in said:
                 last[number] = (event, value)
-            expected |= {(self.items[number], name): value for number, (event, value) in last.items() if event == "answer"}
+            expected |= {
+                (self.items[number], name): value for number, (event, value) in last.items() if event == "answer"
+            }
         found = {(label["item"], label["labeler"]): label["value"] for label in self.store.labels()}
         assert found == expected
 

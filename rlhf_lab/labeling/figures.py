@@ -71,7 +71,7 @@ def as_html(figure: Figure, title: str) -> str:
     return f'<img alt="{html.escape(title)}" style="{style}" src="data:image/png;base64,{data}">'
 
 
-def _figure(title: str, *, size: tuple[float, float] = (6, 3.5), panels: int = 1) -> tuple[Figure, list[Axes]]:
+def _figure(title: str, *, size: tuple[float, float] = (6.0, 3.5), panels: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=size)
     # Over the whole figure, as names beside the axes may be long.
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
@@ -116,7 +116,7 @@ def _draw_chance(axes: Axes) -> None:
 def _size(names: Collection[str], people: Collection[str]) -> tuple[float, float]:
     """Higher where more names must be read than fit."""
     num_people = sum(name in people for name in names)
-    return (6, 3.5) if len(names) <= FEW or num_people <= 1 else (6, max(3.5, 1 + 0.14 * len(names)))
+    return (6.0, 3.5) if len(names) <= FEW or num_people <= 1 else (6.0, max(3.5, 1 + 0.14 * len(names)))
 
 
 def _count_labelers(axes: Axes, names: Collection[str], people: Collection[str]) -> None:
@@ -192,7 +192,7 @@ def plot_gold(
 def plot_bias(position: Mapping[str, Estimate], length: Mapping[str, Estimate], people: Collection[str] = ()) -> Figure:
     """How often the answer shown first, and the longer one, is chosen; a row for each group of labelers."""
     names = list(reversed(list(dict.fromkeys([*position, *length]))))
-    size = (7, max(3.0, 1.2 + 0.25 * len(names)))
+    size = (7.0, max(3.0, 1.2 + 0.25 * len(names)))
     figure, axes = _figure("Do the side and the length decide?", size=size, panels=2)
     for panel, estimates, what in (
         (axes[0], position, "the answer shown first"),
@@ -284,7 +284,7 @@ def plot_scores(scores: PolicyScores) -> Figure:
     best, second = scores.sources[:2]
     is_clear = scores.difference(best, second)[1] > 0
     title = f"Labelers prefer {drawable(best)}" if is_clear else "No source is clearly preferred to all others"
-    figure, (axes,) = _figure(title, size=(6, max(2.5, 1.3 + 0.3 * len(rows))))
+    figure, (axes,) = _figure(title, size=(6.0, max(2.5, 1.3 + 0.3 * len(rows))))
     for place, row in enumerate(rows):
         error = [[row["elo"] - row["low"]], [row["high"] - row["elo"]]]
         axes.errorbar(row["elo"], place, xerr=error, fmt="o", color=POLICY, markersize=6, linewidth=2, capsize=3)

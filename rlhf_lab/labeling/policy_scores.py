@@ -6,6 +6,7 @@ scores.rows(), scores.win_probs
 
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 from statsmodels.genmod.families import Binomial
 from statsmodels.genmod.generalized_linear_model import GLM
+from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 Labels = Sequence[Mapping[str, Any]]
 """Rows of `LabelStore.labels()`."""
@@ -130,18 +132,20 @@ class PolicyScores:
 def logistic_regression(outcome: np.ndarray, design: np.ndarray, clusters: np.ndarray | None = None) -> Any:
     """The fit of statsmodels, without intercept; with `clusters` its covariance is a sandwich by them.
 
-    A sandwich without variance, as where all choices are ties, would promise certainty; then there is none.
+    Whether a finite fit exists is for the caller to check. A sandwich without variance, as where all choices are ties,
+    would promise certainty; then there is none.
     """
     model = GLM(outcome, design, family=Binomial())
     settings: Any = {"tol": 1e-10, "tol_criterion": "params"}
-    with np.errstate(invalid="ignore", divide="ignore"):  # A scale that is not used divides by 0 degrees of freedom.
+    # A scale that is not used divides by 0 degrees of freedom, and ties that are predicted are taken for separation.
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", PerfectSeparationWarning)
         # The covariance is taken where the last step began, so that step must begin at the solution.
-        fit: Any = model.fit(start_params=model.fit(**settings).params, **settings)
+        settings["start_params"] = model.fit(**settings).params
+        fit: Any = model.fit(**settings)
         if clusters is None:
             return fit
-        by_cluster: Any = model.fit(
-            start_params=fit.params, cov_type="cluster", cov_kwds={"groups": clusters}, **settings
-        )
+        by_cluster: Any = model.fit(**settings, cov_type="cluster", cov_kwds={"groups": clusters})
     return by_cluster if np.diag(by_cluster.cov_params()).min() > 1e-12 else fit
 
 

@@ -175,7 +175,8 @@ def _agreement(labels: Labels, people: Sequence[str]) -> Part:
         lines[0] += " In Stiennon et al. 2020 it is about 73 %."
         lines.append(
             f"Beyond chance (0 is chance, 1 is always): Krippendorff's alpha {_number(found['alpha'])}; Fleiss' kappa "
-            f"{_number(found['fleiss_kappa'])}; Cohen's kappa of two labelers, median {median:.2f}."
+            f"{_number(found['fleiss_kappa'])}"
+            + (f"; Cohen's kappa of two labelers, median {median:.2f}." if kappas else ".")
         )
     axes = {axis for label in labels if label["kind"] == "rate" for axis in label["value"]["axes"]}
     others = {f"ratings, {axis}": agreement.ratings(labels, axis) for axis in sorted(axes)}

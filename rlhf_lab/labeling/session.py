@@ -93,9 +93,9 @@ class Session:
         self._place: int | None = None
         self._done: set[str] = set()  # A page that waits too long for a reply sends its message again.
         self._guard = threading.RLock()  # Messages come on another thread than cells run on.
-        store.enroll(labeler)
         if not store.has_items(kind):
             raise StoreError(f"the store {store.name} has no items to {kind} yet; give some as `items`.")
+        store.enroll(labeler)
 
     def screen(self) -> dict[str, Any]:
         """What to show now and next, and how far the labeler is."""

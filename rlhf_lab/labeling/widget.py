@@ -212,8 +212,8 @@ def chat(
     store = store if isinstance(store, LabelStore) else LabelStore(store)
     if items is None:  # Conversations of one's own are nobody else's.
         own = [Item(kind="chat", prompt="", id=f"{labeler}/chat/{number}") for number in range(num_conversations)]
-        store.add_items(own, "chat", order="given")
         store.enroll(labeler)
+        store.add_items(own, "chat", order="given")
         store.assign(labeler, [item.id for item in own])
     limit = num_conversations if items is None else None
     return _front("chat", items, store, labeler, guidelines, Options(comment=comment, limit=limit), ways)

@@ -236,7 +236,9 @@ class Run:
         bar.close()
         if self.folder:
             self._save(num_steps, state)
-            self.accelerator.end_training()
+            # Not `end_training`: it takes the processes apart, and the next stage needs them.
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
 
     def _save(self, step: int, state: Mapping[str, Stateful]) -> None:
         content = {name: part.state_dict() for name, part in state.items()}

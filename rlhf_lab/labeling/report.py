@@ -1,8 +1,7 @@
 """What the labels of a store are worth, in plain words, numbers and figures.
 
-report = agreement_report(store)  # shows itself in a notebook
-print(report.text)
-report.figures["agreement"], report.statistics["agreement"]
+report = agreement_report(store)
+report.text, report.figures["agreement"], report.statistics["agreement"]
 """
 
 import html
@@ -170,13 +169,13 @@ def _agreement(labels: Labels, people: Sequence[str]) -> Part:
     found = {"choices": same, "fleiss_kappa": agreement.fleiss(table), "alpha": agreement.alpha(table)}
     kappas = [one.value for one in agreement.cohens_kappas(table).values() if one.is_known]
     median = float(np.median(kappas)) if kappas else math.nan
+    cohens = f"; Cohen's kappa of two labelers, median {median:.2f}" if kappas else ""
     lines = [f"How often two labelers make the same choice: {_percent(same)}."]
     if same.is_known:
         lines[0] += " In Stiennon et al. 2020 it is about 73 %."
         lines.append(
-            f"Beyond chance (0 is chance, 1 is always): Krippendorff's alpha {_number(found['alpha'])}; Fleiss' kappa "
-            f"{_number(found['fleiss_kappa'])}"
-            + (f"; Cohen's kappa of two labelers, median {median:.2f}." if kappas else ".")
+            f"Beyond chance (0 is chance, 1 is always): Krippendorff's alpha {_number(found['alpha'])}; "
+            f"Fleiss' kappa {_number(found['fleiss_kappa'])}{cohens}."
         )
     axes = {axis for label in labels if label["kind"] == "rate" for axis in label["value"]["axes"]}
     others = {f"ratings, {axis}": agreement.ratings(labels, axis) for axis in sorted(axes)}

@@ -282,7 +282,7 @@ def test_the_key_of_the_authors_counts_where_there_is_no_gold() -> None:
     assert right_answer(label(value=1, info={"key": 1})) == 1
     assert right_answer(label(value=1, info={"key": 1}, gold=0)) == 0
     assert right_answer(label(value=1, info={"key": None})) is None
-    assert right_answer(label(value=1, info={"key": "b"})) is None
+    assert all(right_answer(label(value=1, info={"key": key})) is None for key in ("b", 1.0, 2, [0]))
     assert agreement_with_gold([label(value=8, info={"key": 1})])["ana"].value == 1
 
 

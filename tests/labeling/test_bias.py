@@ -174,7 +174,7 @@ def test_quick_answers_are_those_that_nobody_can_have_read() -> None:
         label("3", seconds=1.9, created_at=later, **texts),
         label("1", seconds=12.1, labeler="ben", **texts),
         label("4", seconds=0.0, labeler="cy", **texts),
-        label("5", seconds=0.1, labeler="cy", kind="chat", prompt="word " * 100, answers=[]),
+        label("5", seconds=0.1, labeler="dee", kind="chat", prompt="word " * 100, answers=[]),
     ]
     assert [(row["labeler"], row["item"]) for row in quick_answers(rows)] == [("ana", "1"), ("ana", "3")]
     assert len(quick_answers(rows, words_per_minute=300)) == 4
@@ -215,3 +215,9 @@ def test_who_gave_too_few_labels_does_not_drift() -> None:
     rows = [label(str(i), labeler="ana") for i in range(5)] + [label(str(i), labeler="ben") for i in range(4)]
     assert {row["labeler"] for row in drift(rows)} == {"ana"}
     assert drift([]) == []
+
+
+def test_of_a_ranking_the_places_count_at_which_answers_were_shown() -> None:
+    """Shown as 2, 0, 1; ranked 0, 1, 2: of the pairs, 0 before 1 was shown first, 2 before 0 and 1 was not preferred."""
+    ranking = label(kind="rank", value={"ranks": [1, 2, 3]}, answers=["a", "b", "c"], sides=[2, 0, 1])
+    assert drift([ranking], num_blocks=1)[0]["first"] == pytest.approx(1 / 3, abs=EXACT)

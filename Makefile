@@ -12,7 +12,7 @@ RESULTS ?= runs/results
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help tldr results test test-fast lint format lab trl-oracle clean
+.PHONY: help tldr results test test-fast lint format lab pictures trl-oracle clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -45,8 +45,10 @@ format: .venv/.installed  ## format the code
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
+pictures: .venv/.installed  ## take the pictures of docs/labeling.md (needs Chromium)
+	.venv/bin/python -m tests.labeling.screenshots docs/figures/labeling
+
 lab: .venv/.installed  ## open JupyterLab on the notebooks
-	.venv/bin/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e ".[lab]"
 	.venv/bin/jupyter lab notebooks
 
 .venv-trl/.installed: tests/oracle/requirements.txt

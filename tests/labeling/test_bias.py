@@ -218,6 +218,6 @@ def test_who_gave_too_few_labels_does_not_drift() -> None:
 
 
 def test_of_a_ranking_the_places_count_at_which_answers_were_shown() -> None:
-    """Shown as 2, 0, 1; ranked 0, 1, 2: of the pairs, 0 before 1 was shown first, 2 before 0 and 1 was not preferred."""
-    ranking = label(kind="rank", value={"ranks": [1, 2, 3]}, answers=["a", "b", "c"], sides=[2, 0, 1])
-    assert drift([ranking], num_blocks=1)[0]["first"] == pytest.approx(1 / 3, abs=EXACT)
+    """Shown as 2, 0, 1 and ranked 0, 2, 1: of 0 and 1, and of 2 and 1, the one shown first is preferred."""
+    ranking = label(kind="rank", value={"ranks": [1, 3, 2]}, answers=["a", "b", "c"], sides=[2, 0, 1])
+    assert drift([ranking], num_blocks=1)[0]["first"] == pytest.approx(2 / 3, abs=EXACT)

@@ -20,6 +20,7 @@ _HOMES = {
         "win_rate",
         "write_summaries",
     ),
+    "rlhf_lab.experiments.opposite_tastes": ("TastesConfig", "opposite_tastes"),
     "rlhf_lab.experiments.pretraining": ("pretrain_base", "train_tokenizer"),
     "rlhf_lab.experiments.results": ("ResultsConfig", "run_results"),
     "rlhf_lab.experiments.tldr": ("TLDRConfig", "run_tldr"),

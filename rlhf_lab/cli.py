@@ -30,17 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; by default those of the process.
     """
-    from rlhf_lab.experiments.results import ResultsConfig
-    from rlhf_lab.experiments.tldr import TLDRConfig
-
-    commands = (
-        Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]
-        | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
-        | Annotated[ResultsConfig, tyro.conf.subcommand("results")]
-    )
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = tyro.cli(commands, args=argv, prog="rlhf-lab", config=(tyro.conf.OmitSubcommandPrefixes,))  # type: ignore[call-overload]
-        print(_run(command))  # noqa: T201
+        print(_labels(argv[1:]) if argv[:1] == ["labels"] else _run(_command(argv)))  # noqa: T201
     except (ValueError, OSError) as error:
         print(f"rlhf-lab: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         return 2
@@ -48,6 +40,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nrlhf-lab: interrupted; the same command continues.", file=sys.stderr)  # noqa: T201
         return 130
     return 0
+
+
+def _command(argv: Sequence[str]) -> object:
+    """What the arguments ask for."""
+    from rlhf_lab.experiments.results import ResultsConfig
+    from rlhf_lab.experiments.tldr import TLDRConfig
+    from rlhf_lab.labeling.commands import LabelsCommand
+
+    commands = (
+        Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]
+        | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
+        | Annotated[ResultsConfig, tyro.conf.subcommand("results")]
+        | Annotated[LabelsCommand, tyro.conf.subcommand("labels")]  # For the help; `_labels` runs it.
+    )
+    return tyro.cli(commands, args=argv, prog="rlhf-lab", config=(tyro.conf.OmitSubcommandPrefixes,))  # type: ignore[call-overload]
+
+
+def _labels(argv: Sequence[str]) -> str:
+    """A command about labels, which need not wait for PyTorch."""
+    from rlhf_lab.labeling.commands import Action, run_labels
+
+    config = (tyro.conf.OmitSubcommandPrefixes,)
+    return run_labels(tyro.cli(Action, args=argv, prog="rlhf-lab labels", config=config))  # type: ignore[call-overload]
 
 
 def _run(command: object) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import tyro
+from datasets import Dataset
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -54,6 +55,7 @@ class TastesConfig:
     out: str = "runs/tastes"
     """Folder of the stores, the numbers (results.json) and the figure (opposite_tastes.png)."""
     num_seeds: int = 3
+    """Persons, and crowds of each taste; at least 2, as crowds of one taste are compared with each other too."""
     num_labels: int = 200
     """Labels by the one person."""
     crowd_labels: int = 250
@@ -66,7 +68,9 @@ class TastesConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("num_seeds", "num_labels", "crowd_labels", "held_out", "num_posts"):
+        if self.num_seeds < 2:
+            raise ValueError(f"num_seeds must be 2 or more, to compare crowds of one taste, not {self.num_seeds}.")
+        for name in ("num_labels", "crowd_labels", "held_out", "num_posts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}.")
         if self.num_answers < 2:
@@ -81,17 +85,16 @@ def opposite_tastes(config: TastesConfig | None = None) -> dict[str, Any]:
         other pairs; of `before`, that of models with a random head (the mean of several: a single one may be far from
         a half, as it may happen to like long summaries or short ones); of `longer`, how often they chose the longer
         one; of `taste`, the accuracy on what they like, noise apart, and `steadiness`, how often they choose that.
-        `crowds`: a row a seed of `same` and `opposite`, Kendall's tau between the orders of two models whose crowds
-        share their values or not; how often a model orders two answers as its `own` crowd likes them on average and as
-        the `other` crowd does, and how often the two `crowds` like the same one.
+        `crowds`: a row a seed of `opposite`, Kendall's tau between the orders of the two crowds' models, and `same`, of
+        two models whose crowds share their values; how often a model orders two answers as its `own` crowd likes them
+        on average and as the `other` crowd does, and how often the two `crowds` like the same one.
         `places`: what share of the answers at each place by one model (down) is at each place by another (across).
     """
     config = config or TastesConfig()
     folder = Path(config.out)
     folder.mkdir(parents=True, exist_ok=True)
     people = [one_person(config, seed) for seed in range(config.num_seeds)]
-    crowds = [_crowds(config, seed) for seed in range(config.num_seeds)]
-    places = {name: np.mean([row.pop(f"{name}_places") for row in crowds], axis=0) for name in ("same", "opposite")}
+    crowds, places = two_crowds(config)
     results = {"one_person": people, "crowds": crowds, "places": {key: grid.tolist() for key, grid in places.items()}}
     figure = plot_places(places, crowds)
     figure.savefig(folder / "opposite_tastes.png", dpi=160)
@@ -112,21 +115,24 @@ def answers(split: str, seed: int, num_posts: int, num_answers: int = 2) -> list
     return rows
 
 
-def labeled(store: LabelStore, rows: Sequence[Mapping[str, Any]], people: Population, *, seed: int) -> LabelStore:
-    """The store, after the people have compared the answers of the rows; each row is compared once."""
+def labels_of(path: Path, rows: Sequence[Mapping[str, Any]], people: Population, *, seed: int) -> Dataset:
+    """Comparisons of the rows' answers by the people, through the store at `path`; each row is compared once."""
+    store = LabelStore(path)
     store.add_items(rows)
     simulated_people(store, "compare", people, seed=seed)
-    return store
+    comparisons = comparison_rows(store.labels())
+    store.close()
+    return comparisons
 
 
-def one_person(config: TastesConfig, seed: int) -> dict[str, float]:
+def one_person(config: TastesConfig, seed: int) -> dict[str, Any]:
     """Accuracy of a reward model that learnt from one person, on the person's answers to pairs of other posts."""
     people = population(num_labelers=1, seed=seed)
-    taught = LabelStore(Path(config.out) / f"person-{seed}.sqlite")
-    labeled(taught, answers("taught", seed, config.num_labels), people, seed=seed)
+    rows = answers("taught", seed, config.num_labels)
+    taught = labels_of(Path(config.out) / f"person-{seed}.sqlite", rows, people, seed=seed)
     base = load_base("small")
     untaught = [new_reward_model(base, generator=Run(seed=seed + head).rng("head")) for head in range(NUM_HEADS)]
-    model = train_reward_model(base, comparison_rows(taught.labels()), TRAINING, run=Run(seed=seed))
+    model = train_reward_model(base, taught, TRAINING, run=Run(seed=seed))
     others = answers("held out", seed, config.held_out)
     held_out = people.compare([row["prompt"] for row in others], [tuple(row["answers"]) for row in others], seed=seed)
     prompts, chosen, rejected = (list(held_out[name]) for name in ("prompt", "chosen", "rejected"))
@@ -148,35 +154,41 @@ def _wins(reward: Reward, prompts: Sequence[str], chosen: Sequence[str], rejecte
     return wins(reward(prompts, chosen), reward(prompts, rejected))
 
 
-def _crowds(config: TastesConfig, seed: int) -> dict[str, Any]:
-    """Orders of the same answers by four models: of two crowds of each of the two values, all of other people."""
-    rows = answers("ranked", seed, config.num_posts, config.num_answers)
+def two_crowds(config: TastesConfig) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """How two crowds' models order the same answers; the rows and the places of `opposite_tastes`."""
+    rows = answers("ranked", 0, config.num_posts, config.num_answers)
     prompts = [row["prompt"] for row in rows for _ in row["answers"]]
     texts = [text for row in rows for text in row["answers"]]
-    shape, base = (len(rows), config.num_answers), load_base("small")
+    shape, base, seeds = (len(rows), config.num_answers), load_base("small"), range(config.num_seeds)
     scores: dict[tuple[str, int], np.ndarray] = {}
     liked: dict[tuple[str, int], np.ndarray] = {}
-    for values, half in itertools.product(CROWDS, range(2)):
-        draw = 2 * seed + half
-        people = population(values, seed=draw)
-        store = LabelStore(Path(config.out) / f"{values}-{draw}.sqlite")
-        labeled(store, answers("crowd", draw, config.crowd_labels), people, seed=draw)
-        model = train_reward_model(base, comparison_rows(store.labels()), TRAINING, run=Run(seed=draw))
-        scores[values, half] = np.array(LearnedReward(model)(prompts, texts)).reshape(shape)
-        liked[values, half] = people.utilities(prompts, texts).mean(axis=0).reshape(shape)
-    same = [((values, 0), (values, 1)) for values in CROWDS]
-    opposite = [((CROWDS[0], one), (CROWDS[1], other)) for one, other in itertools.product(range(2), repeat=2)]
-    found: dict[str, Any] = {"seed": seed}
-    for name, pairs in (("same", same), ("opposite", opposite)):
-        found[name] = float(np.mean([kendall_tau(scores[one], scores[other]) for one, other in pairs]))
-        found[f"{name}_places"] = np.mean([shared_places(scores[one], scores[other]) for one, other in pairs], axis=0)
-    other_of = {CROWDS[0]: CROWDS[1], CROWDS[1]: CROWDS[0]}
-    agree = {
-        "own": [kendall_tau(scores[key], liked[key]) for key in scores],
-        "other": [kendall_tau(scores[key], liked[other_of[key[0]], key[1]]) for key in scores],
-        "crowds": [kendall_tau(liked[one], liked[other]) for one, other in opposite],
-    }
-    return found | {name: float(np.mean(values) + 1.0) / 2.0 for name, values in agree.items()}
+    for values, seed in itertools.product(CROWDS, seeds):
+        people = population(values, seed=seed)
+        asked = answers("crowd", seed, config.crowd_labels)
+        comparisons = labels_of(Path(config.out) / f"{values}-{seed}.sqlite", asked, people, seed=seed)
+        model = train_reward_model(base, comparisons, TRAINING, run=Run(seed=seed))
+        scores[values, seed] = np.array(LearnedReward(model)(prompts, texts)).reshape(shape)
+        liked[values, seed] = people.utilities(prompts, texts).mean(axis=0).reshape(shape)
+    found, places = [], {"same": np.zeros((shape[1],) * 2), "opposite": np.zeros((shape[1],) * 2)}
+    for seed in seeds:
+        keys = [(values, seed) for values in CROWDS]
+        same = [(key, (key[0], (seed + 1) % config.num_seeds)) for key in keys]
+        pairs = {"same": same, "opposite": [(keys[0], keys[1])]}
+        row: dict[str, Any] = {"seed": seed}
+        for name, both in pairs.items():
+            row[name] = float(np.mean([kendall_tau(scores[one], scores[other]) for one, other in both]))
+            shared = [shared_places(scores[one], scores[other]) for one, other in both]
+            places[name] += np.mean(shared, axis=0) / config.num_seeds
+        row["own"] = _in_order([(scores[key], liked[key]) for key in keys])
+        row["other"] = _in_order([(scores[key], liked[other]) for key, other in zip(keys, keys[::-1], strict=True)])
+        row["crowds"] = _in_order([(liked[keys[0]], liked[keys[1]])])
+        found.append(row)
+    return found, places
+
+
+def _in_order(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """How often two answers stand in the same order by both scores."""
+    return 0.5 + 0.5 * float(np.mean([kendall_tau(*pair) for pair in pairs]))
 
 
 def kendall_tau(one: np.ndarray, other: np.ndarray) -> float:
@@ -205,7 +217,7 @@ def shared_places(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return grid / len(one)
 
 
-def plot_places(places: Mapping[str, np.ndarray], crowds: Sequence[Mapping[str, float]]) -> Figure:
+def plot_places(places: Mapping[str, np.ndarray], crowds: Sequence[Mapping[str, Any]]) -> Figure:
     """Share of the answers at each place by one model that another puts at each place; a row sums to 100 %.
 
     Args:
@@ -220,7 +232,7 @@ def plot_places(places: Mapping[str, np.ndarray], crowds: Sequence[Mapping[str, 
     highest, ticks = 100 * max(grid.max() for grid in places.values()), range(len(places["same"]))
     style: dict[Any, Any] = {**STYLE, "axes.grid": False}
     with matplotlib.rc_context(style):
-        figure, panels = plt.subplots(1, 2, figsize=(7.4, 4.2))
+        figure, panels = plt.subplots(1, 2, figsize=(7.4, 4.6), layout="constrained")
         for axes, (name, grid) in zip(panels, places.items(), strict=True):
             axes.imshow(100 * grid, cmap="Blues", vmin=0, vmax=highest)
             for row, column in itertools.product(ticks, ticks):

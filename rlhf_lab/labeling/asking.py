@@ -58,6 +58,7 @@ def choose_next(
     items = [item for item in store.items(kind) if item.gold is None and item.id not in answered]
     if not items:
         raise StoreError(f"the store {store.name} has no items to {kind} that nobody has answered; add some.")
+    items.sort(key=lambda item: item.id)  # So that the order drawn does not depend on the one before.
     random.Random(f"{seed}/asking").shuffle(items)
     if strategy == "disagreement":
         felt = dict(zip([item.id for item in items], disagreement(items, reward_models or ()), strict=True))

@@ -72,10 +72,7 @@ def import_labels(
     Raises:
         StoreError: No such file, no rows, a missing column, or a row that cannot be a label (it is named).
     """
-    path = Path(path)
-    _format(format)
-    _check_suffix(path, format)
-    arrivals = arrivals_of(_read(path), format, labeler=labeler, source=path.name)
+    arrivals = read_arrivals(path, format, labeler=labeler)
     with schema.explaining(store.name):
         engine = schema.connect(store.where)
         try:
@@ -83,6 +80,14 @@ def import_labels(
                 return take_in(connection, arrivals, interface=f"{IMPORTED}{format}", labeler_kind=kind)
         finally:
             engine.dispose()
+
+
+def read_arrivals(path: str | Path, format: str = "trl", *, labeler: str = "imported") -> list[Arrival]:
+    """A file's labels, all checked; see `import_labels`."""
+    path = Path(path)
+    _format(format)
+    _check_suffix(path, format)
+    return arrivals_of(_read(path), format, labeler=labeler, source=path.name)
 
 
 def rows_of(labels: Iterable[Label], format: str = "trl", **options: Any) -> list[dict[str, Any]]:
@@ -158,10 +163,15 @@ def _read(path: Path) -> list[Any]:
         raise StoreError(f"{path} could not be read as {path.suffix[1:].upper()}: {error}.") from error
 
 
-def _read_jsonl(path: Path) -> list[Any]:
+def read_jsonl(path: Path) -> list[Any]:
+    """The rows of a file with one JSON value a line.
+
+    Raises:
+        StoreError: A line is no JSON, or the file is not in UTF-8.
+    """
     rows = []
     # Not splitlines: a text may hold a U+2028 or a U+0085, which end a line for Python but not in JSONL.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         try:
             rows += [json.loads(line)] if line.strip() else []
         except ValueError as error:
@@ -169,8 +179,15 @@ def _read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path} could not be read as text in UTF-8 ({error.reason}); save it as such.") from error
+
+
 def _read_json(path: Path) -> list[Any]:
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    rows = json.loads(_text(path))
     if not isinstance(rows, list):
         raise StoreError(f"{path} is no list of rows; one row a line is called .jsonl.")
     return rows
@@ -214,6 +231,6 @@ def _parquet(rows: Sequence[Mapping[str, Any]], form: Format) -> bytes:
 
 
 _READERS: dict[str, Callable[[Path], list[Any]]] = dict(
-    zip(SUFFIXES, (_read_jsonl, _read_json, _read_csv, _read_parquet), strict=True)
+    zip(SUFFIXES, (read_jsonl, _read_json, _read_csv, _read_parquet), strict=True)
 )
 _WRITERS: dict[str, Callable[..., str | bytes]] = dict(zip(SUFFIXES, (_jsonl, _json, _csv, _parquet), strict=True))

@@ -64,7 +64,7 @@ def test_pairs_know_which_is_better_and_ask_some_as_gold() -> None:
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="has no .jsonl files"):
+    with pytest.raises(FileNotFoundError, match=r"has no \.jsonl files"):
         load_authored(tmp_path)
     good = {"id": "x", "subreddit": "s", "title": "t", "post": "a b c"}
     kinds = [{"kind": "faithful", "text": "f"}, {"kind": "verbose", "text": "v"}, {"kind": "copied", "text": "a b"}]

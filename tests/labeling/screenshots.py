@@ -27,35 +27,31 @@ CALLS = {
     "edit": "lab.edit(one, store='e.sqlite')",
     "chat": "lab.chat(lambda messages: next(replies), store='f.sqlite')",
 }
-TASK = "Summarize: I took in my sister's dog for a month. It is a year now, I paid for his surgery, and she wants him back."
+TASK = "Summarize: I took in my sister's dog for a month. It is a year now, I paid for his surgery; she wants him back."
+KEYS = {
+    "rank": ("ArrowDown", "ArrowDown", "Shift+ArrowUp", "ArrowDown", "ArrowDown", "="),
+    "rate": ("7", "6", "5"),
+    "thumbs": ("2",),
+    "edit": ("e", "Control+Home", *["Control+Delete"] * 4),
+}
+"""What is pressed, so that there is something to see."""
 
 
 def prepare(kind: str, widget: Locator) -> None:
     """Bring the widget into a state in which there is something to see."""
-    press = widget.page.keyboard.press
     if kind == "compare":
         widget.get_by_test_id("choice-2").click()
         expect(widget).to_have_attribute("data-state", "saved")
     widget.get_by_role("button", name="Guidelines").click()
     widget.focus()
-    if kind == "rank":
-        for key in ("ArrowDown", "ArrowDown", "Shift+ArrowUp", "ArrowDown", "ArrowDown", "="):
-            press(key)
-    if kind == "rate":
-        for key in "765":
-            press(key)
-    if kind == "thumbs":
-        press("2")
+    for key in KEYS.get(kind, ()):
+        widget.page.keyboard.press(key)
     if kind == "edit":
-        press("e")
-        press("Control+Home")
         widget.page.keyboard.type("Update: ")
-        for _ in range(4):
-            press("Control+Delete")
         expect(widget.locator("ins").first).to_be_visible()
     if kind == "chat":
         widget.get_by_role("textbox", name="Your message").fill(TASK)
-        press("Control+Enter")
+        widget.page.keyboard.press("Control+Enter")
         widget.get_by_test_id("choice-1").wait_for()
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def test_every_module_is_somebodys() -> None:
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if name in homes or path.name == "__init__.py":
             continue
-        users = [other for other, text in sources.items() if other != path and f"{name} import" in text]
-        assert users or f"from rlhf_lab import {path.stem}" in "".join(sources.values()), name
+        parent, _, stem = name.rpartition(".")
+        uses = re.compile(rf"from {re.escape(name)} import |from {re.escape(parent)} import [^\n]*\b{stem}\b")
+        assert any(uses.search(text) for other, text in sources.items() if other != path), name
         assert importlib.import_module(name)

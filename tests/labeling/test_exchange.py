@@ -149,8 +149,8 @@ def import_rows(store: LabelStore, folder: Path, rows: list[Row], form: str) -> 
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore(tmp_path / "store.sqlite")
+def store(where: str) -> LabelStore:
+    return LabelStore(where)
 
 
 def test_openais_rows_come_back_as_they_were(store: LabelStore, tmp_path: Path) -> None:

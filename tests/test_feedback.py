@@ -207,7 +207,8 @@ def test_comparisons_are_rows_of_the_pairs_asked_about() -> None:
     assert rows["prompt"][:] == prompts
     assert [{row["chosen"], row["rejected"]} for row in rows] == [set(pair) for pair in pairs]
     assert set(rows["labeler"]) == {"ann", "bob"}
-    assert [Comparison.from_dict(row).to_dict() for row in rows] == list(rows)
+    plain = {"chosen_prob": 1.0, "group": ""}  # one pair, and a choice without doubt
+    assert [Comparison.from_dict(row).to_dict() for row in rows] == [row | plain for row in rows]
 
 
 def test_confidence_grows_with_the_felt_difference() -> None:

@@ -27,7 +27,7 @@ def choose_next(
     store: "LabelStore",
     reward_models: Sequence[RewardModel | Reward] | None = None,
     *,
-    strategy: str = "random",
+    strategy: str | None = None,
     kind: str = "compare",
     num: int | None = None,
     seed: int = 0,
@@ -39,7 +39,7 @@ def choose_next(
     Args:
         store: Whose items.
         reward_models: At least two, for disagreement: trained with other seeds or on other samples of the labels.
-        strategy: random, or disagreement.
+        strategy: random or disagreement; by default disagreement where there are reward models.
         kind: Of items.
         num: Bring only so many to the front; the others stay as they are, behind them.
         seed: Draws the order, or that of items on which the models disagree equally.
@@ -48,6 +48,7 @@ def choose_next(
         StoreError: An unknown strategy, too few reward models, or no items that nobody has answered.
         ValueError: A reward model cannot score an answer.
     """
+    strategy = strategy or ("disagreement" if reward_models else "random")
     if strategy not in STRATEGIES:
         raise StoreError(f"a strategy is one of {', '.join(STRATEGIES)}, not {strategy!r}.")
     if num is not None and num < 1:

@@ -60,7 +60,7 @@ def test_of_single_answers_the_scores_are_compared_in_their_own_units() -> None:
 
 
 def test_the_store_asks_first_where_models_disagree_most(store: LabelStore) -> None:
-    order = choose_next(store, [reading(1.0), reading(-1.0)], strategy="disagreement")
+    order = choose_next(store, [reading(1.0), reading(-1.0)])
     assert order == ["far", "middle", "close"]
     assert [one.item.id for one in store.ask("ana", "compare", num=3)] == order
 

@@ -296,6 +296,17 @@ def test_exported_files_are_read_by_load_comparisons(store: LabelStore, tmp_path
         assert form == "openai" or row["chosen_prob"] == 0.8125
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES["trl"])
+def test_odd_texts_are_the_same_after_a_round_trip(suffix: str, store: LabelStore, tmp_path: Path) -> None:
+    prompt = '"quoted", one\r\ntwo\rthree\nfour\u2028five\x85six\ufeff\u202e'
+    answer(store, Item(prompt=prompt, answers=(" A, =1+1\r", "\ufeffB\r\n'")), "ana\r", {"scale": 8, "step": 7})
+    export_labels(store, tmp_path / f"odd{suffix}")
+    other = LabelStore(tmp_path / "other.sqlite")
+    import_labels(other, tmp_path / f"odd{suffix}")
+    assert rows_of(other.labels()) == rows_of(store.labels())
+    assert other.items()[0].prompt == prompt
+
+
 def test_a_long_post_survives_csv(store: LabelStore, tmp_path: Path) -> None:
     long = "word " * 60_000
     answer(store, Item(prompt=long, answers=("A", "B")), "ana", {"scale": 8, "step": 7})

@@ -1,0 +1,137 @@
+"""Every exercise of the course: the reference and the variants pass, each mistake is refused with its own hint."""
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlhf_lab.course.checking import NotYet, check, outcome_of
+from rlhf_lab.course.exercise import Exercise
+from rlhf_lab.course.exercises import MODULES, all_exercises, exercises_of
+from rlhf_lab.course.judging import Verdict, draw_cases, judge, questions
+from rlhf_lab.course.wire import pack, unpack
+
+EXERCISES = [exercise for exercise in all_exercises().values() if isinstance(exercise, Exercise)]
+SEEDS = (b"one", b"two", b"three")
+
+
+def verdict(exercise: Exercise, answer: Any, seed: bytes) -> Verdict:
+    cases = draw_cases(exercise, seed)
+    outcomes = []
+    for question in unpack(pack(questions(cases))):
+        try:
+            outcomes.append(unpack(pack(outcome_of(answer, question))))
+        except Exception as error:
+            outcomes.append({"error": repr(error)})
+    return judge(exercise, cases, outcomes)
+
+
+def _each(kind: str) -> list[Any]:
+    return [
+        pytest.param(exercise, function, id=f"{exercise.id}-{function.__name__}")
+        for exercise in EXERCISES
+        for function in getattr(exercise, kind)
+    ]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_reference_gets_full_marks(exercise: Exercise, seed: bytes) -> None:
+    got = verdict(exercise, exercise.reference, seed)
+    assert (got.passed, got.points) == (True, exercise.points), got.message
+
+
+@pytest.mark.parametrize(("exercise", "variant"), _each("variants"))
+@pytest.mark.parametrize("seed", SEEDS)
+def test_right_answers_written_differently_get_full_marks(
+    exercise: Exercise, variant: Callable[..., Any], seed: bytes
+) -> None:
+    got = verdict(exercise, variant, seed)
+    assert (got.passed, got.points) == (True, exercise.points), got.message
+
+
+@pytest.mark.parametrize(("exercise", "mistake"), _each("mistakes"))
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mistakes_are_refused_with_their_hint(exercise: Exercise, mistake: Callable[..., Any], seed: bytes) -> None:
+    got = verdict(exercise, mistake, seed)
+    assert not got.passed
+    assert got.points < exercise.points
+    assert " ".join(inspect.getdoc(mistake).split()) in got.message  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_nothing_and_nonsense_get_no_points(exercise: Exercise) -> None:
+    for answer in (lambda *args, **kwargs: None, lambda *args, **kwargs: 0.5, lambda *args, **kwargs: [], None, "x"):
+        got = verdict(exercise, answer, b"seed")
+        assert (got.passed, got.points) == (False, 0), got.message
+    for error in (NotImplementedError(), ValueError("no"), RecursionError()):
+
+        def raises(*args: Any, error: Exception = error, **kwargs: Any) -> None:
+            raise error
+
+        got = verdict(exercise, raises, b"seed")
+        assert (got.passed, got.points) == (False, 0)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_inputs_of_an_attempt_are_the_same_and_of_another_are_not(exercise: Exercise) -> None:
+    first, again, other = (pack(questions(draw_cases(exercise, b"s", attempt))) for attempt in (0, 0, 1))
+    assert first == again
+    assert first != other or exercise.kind == "predict"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_the_packages_own_function_is_no_answer(exercise: Exercise) -> None:
+    if exercise.kind == "predict" or not exercise.hidden:
+        check(exercise.id, exercise.reference() if exercise.kind == "predict" else exercise.reference)
+        return
+    with pytest.raises(RuntimeError, match="hidden while your answer is checked"):
+        check(exercise.id, exercise.reference)
+    # It works again afterwards.
+    assert verdict(exercise, exercise.reference, b"seed").passed
+
+
+def test_answers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unanswered(*args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+    monkeypatch.delenv("RLHF_LAB_CHECK_SOCKET", raising=False)
+    with pytest.raises(NotYet, match="gae: not answered yet"):
+        check("gae", unanswered)
+    with pytest.raises(ValueError, match=r"no exercise 'gea' to check; there are .*gae"):
+        check("gea", unanswered)
+    assert "RLHF_LAB_CHECK_SOCKET" not in os.environ
+
+
+def test_an_error_in_an_answer_keeps_its_traceback() -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine") as caught:
+        check("gae", broken)
+    assert "while gae was checked" in caught.value.__notes__[0]
+
+
+def test_every_notebook_has_its_exercises() -> None:
+    for notebook in MODULES:
+        assert isinstance(exercises_of(notebook), tuple)
+    with pytest.raises(ValueError, match="no notebook '13_more'; the course has 00_vocabulary"):
+        exercises_of("13_more")
+
+
+def test_messages_say_where_and_what() -> None:
+    exercise = next(one for one in EXERCISES if one.id == "gae")
+
+    def transposed(rewards: Any, *args: Any, **kwargs: Any) -> Any:
+        return rewards.T
+
+    assert "must have the shape (2, 5), not (5, 2)" in verdict(exercise, transposed, b"s").message
+    flipped = verdict(exercise, lambda *args, **kwargs: -exercise.reference(*args, **kwargs), b"s").message
+    assert "Case: two rows of one length. The output[0, 0] is not" in flipped
+    assert (
+        "must be a tensor of shape (2, 5), not a NumPy array"
+        in verdict(exercise, lambda *args, **kwargs: np.zeros((2, 5)), b"s").message
+    )

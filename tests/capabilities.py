@@ -3,6 +3,7 @@
 A test says `@pytest.mark.needs("trl")`, or bears a marker that implies it. `tests/conftest.py` does the rest.
 """
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -27,6 +28,11 @@ class Capability:
 
 def _trl() -> bool:
     return Path(os.environ.get("RLHF_LAB_TRL_PYTHON", ROOT / ".venv-trl" / "bin" / "python")).is_file()
+
+
+def _nbgrader() -> bool:
+    python = os.environ.get("RLHF_LAB_NBGRADER_PYTHON", ROOT / ".venv-nbgrader" / "bin" / "python")
+    return Path(python).is_file()
 
 
 def _real_data() -> bool:
@@ -63,6 +69,13 @@ def _mount() -> bool:
     return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
+@functools.cache
+def _sandbox() -> bool:
+    from rlhf_lab.course.sandbox import probe
+
+    return probe() is None
+
+
 CAPABILITIES = {
     "mount": Capability(
         is_present=_mount,
@@ -78,10 +91,18 @@ CAPABILITIES = {
         how="install PostgreSQL's server (`apt-get install postgresql`), or let RLHF_LAB_POSTGRESQL hold the URL of an "
         "empty database",
     ),
+    "sandbox": Capability(
+        is_present=_sandbox,
+        how="install bubblewrap (`apt-get install bubblewrap`)",
+    ),
     "trl": Capability(
         is_present=_trl,
         how="`make trl-oracle`, or let RLHF_LAB_TRL_PYTHON name the Python of an environment with TRL 1.12.0",
         marker="oracle",
+    ),
+    "nbgrader": Capability(
+        is_present=_nbgrader,
+        how="`make nbgrader`, or let RLHF_LAB_NBGRADER_PYTHON name the Python of an environment with nbgrader 0.9",
     ),
     "real_data": Capability(
         is_present=_real_data,

@@ -12,7 +12,7 @@ RESULTS ?= runs/results
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help tldr results test test-fast lint format lab pictures trl-oracle clean
+.PHONY: help tldr results release test test-fast lint format lab pictures trl-oracle nbgrader clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -28,6 +28,9 @@ tldr: .venv/.installed  ## run the whole of RLHF and write a report (SCALE=lapto
 
 results: .venv/.installed  ## reproduce docs/results.md (about an hour and a half)
 	.venv/bin/rlhf-lab results --out $(RESULTS)
+
+release: .venv/.installed  ## make the students' notebooks from the solutions
+	.venv/bin/rlhf-lab release
 
 test: .venv/.installed  ## run every test that this machine can run, and list what was left out
 	.venv/bin/python -m pytest
@@ -58,5 +61,12 @@ lab: .venv/.installed  ## open JupyterLab on the notebooks
 
 trl-oracle: .venv-trl/.installed  ## install TRL 1.12.0 apart, for the tests that compare with it
 
+.venv-nbgrader/.installed: tests/course/nbgrader-requirements.txt
+	test -x .venv-nbgrader/bin/python || $(PYTHON) -m venv .venv-nbgrader
+	.venv-nbgrader/bin/python -m pip install --quiet $(PIP_OPTIONS) -r tests/course/nbgrader-requirements.txt
+	touch .venv-nbgrader/.installed
+
+nbgrader: .venv-nbgrader/.installed  ## install nbgrader apart, for the tests that grade with it
+
 clean:  ## remove environments and caches, not your runs
-	rm -rf .venv .venv-trl build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-trl .venv-nbgrader build dist .pytest_cache .ruff_cache

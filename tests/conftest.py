@@ -7,7 +7,7 @@ out into failing: for named needs (`trl,real_data`), or with `all` for every tes
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 # Set before anything imports torch, and inherited by the processes that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -21,7 +21,12 @@ os.environ.setdefault(
 import hypothesis
 import pytest
 
-from tests.capabilities import CAPABILITIES
+from tests.capabilities import CAPABILITIES, chromium
+
+if TYPE_CHECKING:  # A machine without a browser has no Playwright either, perhaps.
+    from playwright.sync_api import Browser, Page
+
+    from tests.jupyter import Lab, Server
 
 # The same examples every time, and no verdict about time, which depends on who else uses the machine.
 hypothesis.settings.register_profile("rlhf_lab", deadline=None, derandomize=True)
@@ -40,6 +45,49 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
+    from tests.jupyter import Server
+
+    server = Server(tmp_path_factory.mktemp("jupyter"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    from playwright.sync_api import sync_playwright
+
+    from tests.jupyter import ARGUMENTS
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def shared_page(browser: "Browser", server: "Server") -> Iterator["Page"]:
+    """The one page that is loaded; tests open their notebooks in it."""
+    from tests.jupyter import Lab, open_page
+
+    page = open_page(browser)
+    Lab(page, server).open(server.notebook("pass"))
+    yield page
+    page.context.close()
+
+
+@pytest.fixture
+def lab(shared_page: "Page", server: "Server") -> Iterator["Lab"]:
+    from tests.jupyter import Lab
+
+    shared_page.problems.clear()  # type: ignore[attr-defined]
+    shared_page.outside.clear()  # type: ignore[attr-defined]
+    shared_page.set_viewport_size({"width": 1280, "height": 900})
+    yield Lab(shared_page, server)
+    server.close_sessions()
 
 
 def _required() -> set[str]:

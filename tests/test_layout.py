@@ -50,6 +50,8 @@ def test_every_module_is_somebodys() -> None:
         if name in homes or path.name == "__init__.py":
             continue
         parent, _, stem = name.rpartition(".")
-        uses = re.compile(rf"from {re.escape(name)} import |from {re.escape(parent)} import [^\n]*\b{stem}\b")
+        imported = rf"from {re.escape(name)} import |from {re.escape(parent)} import [^\n]*\b{stem}\b"
+        started = rf'"-m", "{re.escape(name)}"|"{stem}"'  # As a process, or by the registry of exercises.
+        uses = re.compile(f"{imported}|{started}")
         assert any(uses.search(text) for other, text in sources.items() if other != path), name
         assert importlib.import_module(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import Locator, expect, sync_playwright
 
 from tests.capabilities import chromium
-from tests.labeling.jupyter import ARGUMENTS, Lab, Server, open_page
+from tests.jupyter import ARGUMENTS, Lab, Server, open_page
 
 CELL = """
 import rlhf_lab as lab

@@ -14,7 +14,7 @@ from rlhf_lab.labeling.store import LabelStore
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
-    from tests.labeling.jupyter import Lab
+    from tests.jupyter import Lab
 
 pytestmark = [pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(300)]
 KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat")

@@ -12,7 +12,7 @@ from tests.labeling.hostile import TEXTS
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-    from tests.labeling.jupyter import Lab, Server
+    from tests.jupyter import Lab, Server
 
 pytestmark = [pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(600)]
 KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat")
@@ -103,8 +103,8 @@ def test_axe_finds_what_is_wrong(lab: "Lab", tmp_path: Path) -> None:
 def test_usable_at_twice_the_size_and_in_a_narrow_window(
     options: dict[str, Any], browser: "Browser", server: "Server", tmp_path: Path
 ) -> None:
+    from tests.jupyter import Lab, open_page
     from tests.labeling.front_ends import WAYS, cell, done
-    from tests.labeling.jupyter import Lab, open_page
 
     page = open_page(browser, **options)
     lab = Lab(page, server).open(server.notebook("pass"))

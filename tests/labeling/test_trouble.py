@@ -21,7 +21,7 @@ from rlhf_lab.labeling.session import Options, Session
 from rlhf_lab.labeling.store import LabelStore
 
 if TYPE_CHECKING:
-    from tests.labeling.jupyter import Lab
+    from tests.jupyter import Lab
 
 NUM_KILLS = 50
 # Labels as fast as they are confirmed, as in the worst moment for a kernel to die.

@@ -20,7 +20,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -221,9 +221,13 @@ class Lab:
         shown = self.page.locator(f'body[data-jp-theme-name="{name}"][data-jp-theme-light="{light}"]')
         shown.wait_for(state="attached")
 
+    def run_all(self, timeout_ms: int = 90_000) -> bool:
+        """Run all cells; whether none raised."""
+        return self.page.evaluate(RUN_ALL, timeout_ms)
+
     def run(self, timeout_ms: int = 90_000) -> Locator:
         """Run all cells; the widget of the last."""
-        assert self.page.evaluate(RUN_ALL, timeout_ms), self.cells()
+        assert self.run_all(timeout_ms), self.cells()
         widget = self.page.get_by_test_id("rlhf-label").last
         expect(widget).to_be_visible()
         return widget

@@ -4,6 +4,7 @@ A test says `@pytest.mark.needs("trl")`, or bears a marker that implies it. `tes
 """
 
 import functools
+import functools
 import importlib.util
 import os
 import shutil
@@ -65,10 +66,12 @@ def _postgresql() -> bool:
     return has_server and importlib.util.find_spec("psycopg") is not None
 
 
+@functools.cache
 def _mount() -> bool:
     return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
+@functools.cache
 @functools.cache
 def _sandbox() -> bool:
     from rlhf_lab.course.sandbox import probe
@@ -94,6 +97,7 @@ CAPABILITIES = {
     "sandbox": Capability(
         is_present=_sandbox,
         how="install bubblewrap (`apt-get install bubblewrap`)",
+        may_be_absent="some containers refuse the namespaces of which a sandbox is made",
     ),
     "trl": Capability(
         is_present=_trl,

@@ -117,4 +117,4 @@ def test_help_names_every_command() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "rlhf_lab.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert all(command in shown.stdout for command in ("tldr", "pretrain", "results", "labels"))
+    assert all(command in shown.stdout for command in ("tldr", "pretrain", "results", "course-models", "labels"))

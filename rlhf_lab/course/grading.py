@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from tqdm.auto import tqdm
 
 from rlhf_lab.course.checker_client import CheckerProcess, GradingError, own_checker
@@ -75,10 +75,10 @@ def grade(config: Grading) -> list[dict[str, Any]]:
     with _workplace(out) as place:
         jobs = _jobs(config, references, place)
         asked = sorted({submission.notebook for submission in submissions})
-        _each([jobs[name] for name in asked], out, config.jobs, "references")
+        _each([jobs[name] for name in asked], config, "references")
         _check_references([_stored(out, jobs[name]) for name in asked])
         todo = [_with(jobs[submission.notebook], submission) for submission in submissions]
-        _each(todo, out, config.jobs, "submissions")
+        _each(todo, config, "submissions")
         return [_stored(out, job) or {} for job in todo]
 
 
@@ -143,14 +143,34 @@ def _workplace(out: Path) -> Iterator[Path]:
         note.unlink(missing_ok=True)
 
 
-def _each(jobs: Sequence[_Job], out: Path, num_jobs: int, name: str) -> None:
+def _each(jobs: Sequence[_Job], config: Grading, name: str) -> None:
     """Run what has no result yet, and keep each result as soon as it is there."""
+    out = Path(config.out)
     todo = [job for job in jobs if _stored(out, job) is None]
-    results: Any = Parallel(n_jobs=num_jobs, return_as="generator_unordered")(delayed(_run)(job) for job in todo)
-    for result, path in tqdm(results, total=len(todo), desc=name, disable=not todo):
-        target = out / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, result)
+    with _workers(config) as num_jobs:
+        results: Any = Parallel(n_jobs=num_jobs, return_as="generator_unordered")(delayed(_run)(job) for job in todo)
+        for result, path in tqdm(results, total=len(todo), desc=name, disable=not todo):
+            target = out / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_json(target, result)
+
+
+@contextmanager
+def _workers(config: Grading) -> Iterator[int]:
+    """Who does the grading: processes of this machine, or those of a Dask cluster; how many jobs at a time."""
+    if not config.cluster:
+        yield config.jobs
+        return
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise GradingError("--cluster needs Dask; install it with: pip install 'rlhf-lab[cluster]'.") from error
+    try:
+        client = Client(config.cluster, timeout="20s")
+    except OSError as error:
+        raise GradingError(f"no Dask scheduler answers at {config.cluster}; check the address.") from error
+    with client, parallel_config(backend="dask"):
+        yield -1
 
 
 def _result_path(job: _Job) -> Path:

@@ -767,7 +767,7 @@ ATTACKS: dict[str, Attack] = {
     "a daemon": Attack(points=6, gae=DAEMON),
     # The file
     "not json": Attack(points=0, write=_text(lambda text: b"{" + text.encode()), status="refused", reason="JSON"),
-    "empty": Attack(points=0, write=_text(lambda text: b" "), status="refused", reason="JSON"),
+    "empty": Attack(points=0, write=_text(lambda text: b" "), status="refused", reason="empty"),
     "nested": Attack(points=0, write=_text(lambda text: b"[" * 200_000), status="refused", reason="JSON"),
     "utf-16": Attack(points=0, write=_text(lambda text: text.encode("utf-16")), status="refused", reason="UTF-8"),
     "latin-1": Attack(
@@ -798,7 +798,7 @@ ATTACKS: dict[str, Attack] = {
         reason="archive",
     ),
     "a bomb in a zip": Attack(
-        points=0, write=_zip(lambda text: {"04_ppo.ipynb": b"0" * 2**28}), status="refused", reason="larg"
+        points=0, write=_zip(lambda text: {"04_ppo.ipynb": b"0" * 2**28}), status="refused", reason="more than"
     ),
 }
 LINKS = {"a symbolic link": _symlink}

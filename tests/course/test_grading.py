@@ -19,7 +19,7 @@ from rlhf_lab.course.submissions import safe_name
 from tests.capabilities import ROOT
 from tests.course.hostile import ATTACKS, LINKS, WRONG_GAE, Attack, put, solution
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("sandbox")]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.needs("sandbox")]
 SECRET = "nobody may read this SECRET"
 CELL_S, WALL_S = 8.0, 45.0
 
@@ -145,7 +145,11 @@ def test_a_link_is_not_followed(solutions: Path, tmp_path: Path) -> None:
     put(ATTACKS["right"], folder / "ana" / "04_ppo.ipynb")
     (folder / "bob").mkdir()
     LINKS["a symbolic link"](folder / "bob" / "04_ppo.ipynb", {})
-    assert [one["student"] for one in grade(config(solutions, folder, tmp_path / "grades"))] == ["ana"]
+    results = {one["student"]: one for one in grade(config(solutions, folder, tmp_path / "grades"))}
+    assert {name: (one["status"], points(one)) for name, one in results.items()} == {
+        "ana": ("graded", 6),
+        "bob": ("refused", 0),
+    }
 
 
 def test_trusted_submissions_are_graded_without_a_sandbox_and_say_so(
@@ -201,3 +205,27 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_grades(solutions: Path, tmp
     for name in ("grades.csv", "statistics.csv", "canvas.csv"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not (out / ".workplace").exists()
+
+
+def test_a_dask_cluster_gives_the_same_grades(solutions: Path, tmp_path: Path) -> None:
+    folder = small_class(tmp_path / "handed_in")
+    code = (
+        "import sys; from dask.distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:\n"
+        "        from rlhf_lab.cli import main\n"
+        "        sys.exit(main([*sys.argv[1:], '--cluster', cluster.scheduler_address]))\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    about = ["grade", str(folder), "--out", str(tmp_path / "grades"), "--solutions", str(solutions)]
+    done = subprocess.run([sys.executable, str(script), *about], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(path.read_text()) for path in (tmp_path / "grades" / "results").rglob("*.json")]
+    assert {one["student"]: points(one) for one in results} == {safe_name(name): ATTACKS[name].points for name in SMALL}
+
+
+def test_a_cluster_that_is_not_there_is_named(solutions: Path, tmp_path: Path) -> None:
+    folder = small_class(tmp_path / "handed_in")
+    with pytest.raises(ValueError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9; check the address"):
+        grade(config(solutions, folder, tmp_path / "grades", cluster="tcp://127.0.0.1:9"))

@@ -17,6 +17,7 @@ from tests.capabilities import ROOT
 from tests.course.enclosures import enclosed, run_cells, sleeper, without_rights
 
 needs_sandbox = pytest.mark.needs("sandbox")
+pytestmark = pytest.mark.alone
 
 SPY = """
 import ctypes, mmap, os, socket, sys

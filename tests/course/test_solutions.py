@@ -14,7 +14,7 @@ from rlhf_lab.course.notebooks import dump, load
 from tests.capabilities import ROOT
 from tests.course.author import environment, notebook_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 SOLUTIONS = sorted((ROOT / "solutions").glob("*.ipynb"))
 MAX_SECONDS = 90.0

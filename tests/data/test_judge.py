@@ -199,6 +199,7 @@ print(max(rates))
 """
 
 
+@pytest.mark.alone
 def test_the_judge_grades_20_000_summaries_a_second() -> None:
     """In a process of its own, since the tests' type checks slow everything down."""
     result = subprocess.run([sys.executable, "-c", SPEED], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ from datasets import Dataset
 
 from rlhf_lab.experiments import results
 from rlhf_lab.experiments.results import NUM_PAIRS, ResultsConfig, run_results
-from rlhf_lab.experiments.results_page import curve_summary, gao_fits, read_table, write_page, write_table
+from rlhf_lab.experiments.results_page import (
+    curve_summary,
+    gao_fits,
+    load_results,
+    read_table,
+    write_page,
+    write_table,
+)
 from rlhf_lab.models import MODEL_SIZES
 
 METHODS = ("ppo", "ppo_penalty")
@@ -81,6 +89,23 @@ def test_a_table_reads_back_as_it_was_written(tmp_path: Path) -> None:
     write_table(tmp_path / "rows.csv", rows)
     assert read_table(tmp_path / "rows.csv") == rows
     assert (tmp_path / "rows.csv").read_text().startswith("# rlhf-lab results\n")
+
+
+def test_the_tables_that_ship_can_be_read_by_name() -> None:
+    rates = load_results("win_rates")
+    # The line that says which command made them is no row, and numbers are numbers.
+    assert {row["size"] for row in rates} == set(MODEL_SIZES)
+    assert all(type(row["mean"]) is float and row["n"] == 512 for row in rates)
+    assert {"\n" in row["prompt"] for row in load_results("samples")} == {True}
+    for name in ("win_rate", "../results/win_rates", ""):
+        with pytest.raises(ValueError, match=f"no table {name!r} ships; there are .*reward_models, .*win_rates"):
+            load_results(name)
+
+
+def test_the_tables_are_in_the_wheel() -> None:
+    root = Path(__file__).parents[2]
+    included = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert included["force-include"]["data/results"] == "rlhf_lab/_data/results"
 
 
 def test_a_missing_table_names_the_command(tmp_path: Path) -> None:

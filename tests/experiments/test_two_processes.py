@@ -24,6 +24,7 @@ def losses(folder: Path, stage: str) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_processes_make_the_losses_of_one(tmp_path: Path) -> None:
     # With seed 0 a token of step 0 lies so near to a boundary that even the number of threads decides it.
     job = ["rlhf_lab.cli", "tldr", "--scale", "tiny", "--no-overoptimize", "--seed", "1"]

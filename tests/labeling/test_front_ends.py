@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.jupyter import Lab
 
-pytestmark = [pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.alone, pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(300)]
 KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat")
 # Time from a choice to the next item on the page, in the page, for the choice at hand.
 LATENCY = """async (root) => {

@@ -18,6 +18,7 @@ LONGEST_WAIT = 2.0
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_sixty_labelers_at_once(where: str, tmp_path: Path) -> None:
     store = LabelStore(where, overlap=OVERLAP)

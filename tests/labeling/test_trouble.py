@@ -37,6 +37,7 @@ def uids(where: Path) -> list[str]:
 
 @pytest.mark.needs("browser")
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_no_confirmed_label_is_lost_when_the_kernel_is_killed(lab: "Lab", tmp_path: Path) -> None:
     from tests.labeling.front_ends import cell

@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        print(_labels(argv[1:]) if argv[:1] == ["labels"] else _run(_command(argv)))  # noqa: T201
+        quick = _QUICK.get(argv[0]) if argv else None
+        print(quick(argv) if quick else _run(_command(argv)))  # noqa: T201
     except (ValueError, OSError) as error:
         print(f"rlhf-lab: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         return 2
@@ -44,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(argv: Sequence[str]) -> object:
     """What the arguments ask for."""
+    from rlhf_lab.course.commands import GradeCommand, ReleaseCommand, SampleClassCommand
+    from rlhf_lab.experiments.course_models import CourseModelsConfig
     from rlhf_lab.experiments.results import ResultsConfig
     from rlhf_lab.experiments.tldr import TLDRConfig
     from rlhf_lab.labeling.commands import LabelsCommand
@@ -52,7 +55,12 @@ def _command(argv: Sequence[str]) -> object:
         Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]
         | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
         | Annotated[ResultsConfig, tyro.conf.subcommand("results")]
-        | Annotated[LabelsCommand, tyro.conf.subcommand("labels")]  # For the help; `_labels` runs it.
+        | Annotated[CourseModelsConfig, tyro.conf.subcommand("course-models")]
+        # For the help; those of `_QUICK` have a way of their own.
+        | Annotated[LabelsCommand, tyro.conf.subcommand("labels")]
+        | Annotated[ReleaseCommand, tyro.conf.subcommand("release")]
+        | Annotated[GradeCommand, tyro.conf.subcommand("grade")]
+        | Annotated[SampleClassCommand, tyro.conf.subcommand("sample-class")]
     )
     return tyro.cli(commands, args=argv, prog="rlhf-lab", config=(tyro.conf.OmitSubcommandPrefixes,))  # type: ignore[call-overload]
 
@@ -62,7 +70,23 @@ def _labels(argv: Sequence[str]) -> str:
     from rlhf_lab.labeling.commands import Action, run_labels
 
     config = (tyro.conf.OmitSubcommandPrefixes,)
-    return run_labels(tyro.cli(Action, args=argv, prog="rlhf-lab labels", config=config))  # type: ignore[call-overload]
+    return run_labels(tyro.cli(Action, args=argv[1:], prog="rlhf-lab labels", config=config))  # type: ignore[call-overload]
+
+
+def _course(argv: Sequence[str]) -> str:
+    """Commands of the course; PyTorch is loaded where answers are judged, and not here."""
+    from rlhf_lab.course import commands
+
+    command, run = {
+        "release": (commands.ReleaseCommand, commands.run_release),
+        "grade": (commands.GradeCommand, commands.run_grade),
+        "sample-class": (commands.SampleClassCommand, commands.run_sample_class),
+    }[argv[0]]
+    return run(tyro.cli(command, args=argv[1:], prog=f"rlhf-lab {argv[0]}"))  # type: ignore[arg-type]
+
+
+_QUICK = {"labels": _labels, "release": _course, "grade": _course, "sample-class": _course}
+"""Commands that need not wait for PyTorch."""
 
 
 def _run(command: object) -> str:
@@ -70,6 +94,7 @@ def _run(command: object) -> str:
     import datasets
     import transformers
 
+    from rlhf_lab.experiments.course_models import CourseModelsConfig, make_course_models
     from rlhf_lab.experiments.pretraining import LOSS_FILE, pretrain_base
     from rlhf_lab.experiments.results import ResultsConfig, run_results
     from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
@@ -84,6 +109,8 @@ def _run(command: object) -> str:
         return f"Report: {command.out}/report.html"
     if isinstance(command, ResultsConfig):
         return f"Results: {run_results(command)}"
+    if isinstance(command, CourseModelsConfig):
+        return f"Models: {make_course_models(command)}"
     assert isinstance(command, PretrainConfig)
     folder, loss = pretrain_base(command.size, command.out, num_steps=command.num_steps, seed=command.seed)
     shipped = checkpoint_folder() / command.size / LOSS_FILE

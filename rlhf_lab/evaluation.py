@@ -1,7 +1,7 @@
 """Does it work? Win rates, agreement, calibration and over-optimization curves, as plain rows."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from scipy.special import expit
 from rlhf_lab.data.batching import encode_candidates
 from rlhf_lab.data.datasets import column
 from rlhf_lab.data.judge import Judge, words_of
-from rlhf_lab.equations.overoptimization import best_of_n_curve, best_of_n_kl
+from rlhf_lab.equations.overoptimization import best_of_n_kl, best_of_n_values
 from rlhf_lab.feedback import LearnedReward, Population, Reward, gold_judge, scores_of
 from rlhf_lab.generation import SamplingConfig, generate
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.scoring import candidate_logprobs
+from rlhf_lab.seams import checked
 
 NORMAL_95 = 1.959964
 """z: half-width of a 95 % interval in standard errors."""
@@ -276,13 +277,21 @@ def best_of_n_rows(
     ns: Sequence[int],
     sampling: SamplingConfig | None = None,
     seed: int = 0,
+    values: Callable[..., np.ndarray] = best_of_n_values,
 ) -> list[dict[str, Any]]:
     """Proxy and gold of best-of-n for each n, by the unbiased estimator over `num_samples` samples a prompt.
+
+    Args:
+        values: The estimator, called as `best_of_n_values` is; an exercise's own goes here.
 
     Returns:
         Rows of `method` (best_of_n), `n`, `kl` [nats], `proxy`, `gold`, and the standard deviations of single samples'
         scores, `proxy_std` and `gold_std`.
+
+    Raises:
+        ValueError: `values` does not give one finite number for each prompt.
     """
+    values = checked("values", values, best_of_n_values, lambda proxy, gold, n: gold.shape[:1], "prompt")
     prompts = column(rows, "prompt")
     groups = generate(policy, prompts, sampling, num_candidates=num_samples, rng=torch.Generator().manual_seed(seed))
     repeated = [prompt for prompt in prompts for _ in range(num_samples)]
@@ -290,17 +299,15 @@ def best_of_n_rows(
     shape = (len(prompts), num_samples)
     proxy_scores = scores_of(proxy, repeated, flat).numpy().reshape(shape)
     gold_scores = scores_of(gold_judge(), repeated, flat).numpy().reshape(shape)
-    proxy_curve = best_of_n_curve(proxy_scores, proxy_scores, ns)
-    gold_curve = best_of_n_curve(proxy_scores, gold_scores, ns)
     return [
         {
             "method": "best_of_n",
             "n": n,
             "kl": float(best_of_n_kl(n)),
-            "proxy": float(p),
-            "gold": float(g),
+            "proxy": float(values(proxy_scores, proxy_scores, int(n)).mean()),
+            "gold": float(values(proxy_scores, gold_scores, int(n)).mean()),
             "proxy_std": float(proxy_scores.std()),
             "gold_std": float(gold_scores.std()),
         }
-        for n, p, g in zip(ns, proxy_curve, gold_curve, strict=True)
+        for n in ns
     ]

@@ -39,6 +39,9 @@ def new_axes(title: str, xlabel: str, ylabel: str) -> Axes:
         _, axes = plt.subplots()
         # Here, since the style is over when we return; what is drawn later says itself how it looks.
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        interactive = matplotlib.is_interactive()
+    # The first figure of a notebook switches this on; put back to what it was, no later figure would be shown.
+    matplotlib.interactive(interactive)
     return axes
 
 

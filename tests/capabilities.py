@@ -4,7 +4,6 @@ A test says `@pytest.mark.needs("trl")`, or bears a marker that implies it. `tes
 """
 
 import functools
-import functools
 import importlib.util
 import os
 import shutil

@@ -167,13 +167,13 @@ def test_frontiers_are_means_of_the_seeds_at_each_n_or_step() -> None:
 def test_rules_are_the_best_of_n_by_each_score() -> None:
     axes = lab.plot_rules(RULES, SAMPLES, title="Claim")
     best, worst = line(axes, "mean").get_ydata(), line(axes, "large alone").get_ydata()
-    assert line(axes, "mean").get_xdata() == [1, 2, 4]
+    assert list(line(axes, "mean").get_xdata()) == [1, 2, 4]
     assert np.allclose(best, [0.0, best[1], (4.0 - 2.5) / SAMPLES.std()])
     assert np.allclose(best, -np.array(worst))
 
 
 def test_opinions_are_counted_from_the_first_policy_in_the_judges_own_deviations() -> None:
     axes = lab.plot_opinions(OPINIONS, title="Claim")
-    drawn = {judge: line(axes, judge).get_ydata() for judge in OPINIONS["supervised"]}
+    drawn = {judge: list(line(axes, judge).get_ydata()) for judge in OPINIONS["supervised"]}
     assert drawn == {"small reward model": [0.0, 2.0], "people": [0.0, 1.0], "truth": [0.0, -1.0]}
     assert [text.get_text() for text in axes.get_xticklabels()] == ["supervised", "PPO\nwithout it"]

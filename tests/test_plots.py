@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -327,3 +329,15 @@ def test_every_size_has_a_line_of_its_own() -> None:
     assert len({to_hex(line.get_color()) for line in lines}) == 5  # type: ignore[arg-type]
     axes.figure.canvas.draw()
     assert [label.get_text() for label in axes.get_xticklabels(which="both")] == ["300", "400", "900"]
+
+
+def test_a_notebook_that_its_first_figure_makes_interactive_stays_interactive(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in Jupyter, whose backend is loaded by the first figure. Else no later figure would be shown.
+    def first(subplots: Callable[[], Any] = plt.subplots) -> Any:
+        matplotlib.interactive(True)
+        return subplots()
+
+    monkeypatch.setattr(plt, "subplots", first)
+    with matplotlib.rc_context({"interactive": False}):
+        new_axes("Claim", "x", "y")
+        assert matplotlib.is_interactive()

@@ -43,6 +43,33 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(lines))]
 
 
+def load_results(name: str) -> list[dict[str, Any]]:
+    """The rows of a table that ships: what `rlhf-lab results` measured, numbers as numbers.
+
+    Args:
+        name: Its file's name in `data/results`, without the ending.
+
+    Raises:
+        ValueError: No such table ships; the message lists those that do.
+
+    Example:
+        >>> load_results("win_rates")[0]["policy"]
+        'pretrained'
+    """
+    folder = _tables_folder()
+    known = sorted(path.stem for path in folder.glob("*.csv"))
+    if name not in known:
+        raise ValueError(f"no table {name!r} ships; there are {', '.join(known)}.")
+    return read_table(folder / f"{name}.csv")
+
+
+def _tables_folder() -> Path:
+    """Where the tables lie: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_data" / "results"
+    return installed if installed.is_dir() else package.parent / "data" / "results"
+
+
 def _number(text: str) -> Any:
     try:
         return float(text) if any(mark in text for mark in ".en") else int(text)

@@ -4,7 +4,7 @@ The one place where the policy gradient methods of this kit meet the world. It i
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,8 +35,6 @@ class Experience(Candidates):
     values: Float[Tensor, "batch candidates response"]
     scores: Float[Tensor, "batch candidates"]
     """One a response, after the replacement of unfinished ones."""
-    rewards: Float[Tensor, "batch candidates response"]
-    """One a token: the KL penalty, and the score on the last."""
     finished: Bool[Tensor, "batch candidates"]
 
     @property
@@ -75,6 +73,24 @@ class Experience(Candidates):
 
 
 @dataclass(frozen=True)
+class Training(Experience):
+    """Experience with what each token is worth; zero outside the response mask."""
+
+    rewards: Float[Tensor, "batch candidates response"]
+    """The KL penalty, and the score on the last."""
+    advantages: Float[Tensor, "batch candidates response"]
+    """Whitened over the whole."""
+    returns: Float[Tensor, "batch candidates response"]
+
+    @property
+    def explained_variance(self) -> float:
+        """Of the returns, by the critic; 1 is perfect, 0 no better than a constant."""
+        residual = (self.returns - self.values)[self.response_mask]
+        spread = self.returns[self.response_mask].var()
+        return (1 - residual.var() / spread.clamp_min(1e-8)).item()
+
+
+@dataclass(frozen=True)
 class Models:
     """Who takes part in assessing a rollout."""
 
@@ -93,7 +109,6 @@ def assess(
     models: Models,
     tokenizer: object,
     *,
-    kl_coef: float,
     missing_eos_score: float | None,
     temperature: float,
     batch_size: int,
@@ -105,7 +120,6 @@ def assess(
         prompts: The prompts' texts, for rewards on texts.
         models: Policy, reference, critic and reward.
         tokenizer: Decodes the responses, for rewards on texts.
-        kl_coef: Price of one nat of KL(policy || reference), in reward units.
         missing_eos_score: Score of a response that was cut before EOS; None keeps the reward's own.
         temperature: Of the policy's distribution, as sampled.
         batch_size: Prompts in a forward pass.
@@ -125,14 +139,6 @@ def assess(
     scores = rollout_scores(models.reward, rollout, prompts, tokenizer, batch_size=batch_size)
     if missing_eos_score is not None:
         scores = replace_missing_eos_score(scores, rollout.finished, missing_eos_score)
-    width = rollout.responses.shape[-1]
-    rewards = kl_shaped_rewards(
-        scores.flatten(),
-        old_logprobs.view(-1, width),
-        ref_logprobs.view(-1, width),
-        rollout.response_mask.view(-1, width),
-        kl_coef=kl_coef,
-    )
     return Experience(
         prompt=rollout.prompt,
         prompt_mask=rollout.prompt_mask,
@@ -142,7 +148,6 @@ def assess(
         ref_logprobs=ref_logprobs,
         values=values,
         scores=scores,
-        rewards=rewards.view_as(old_logprobs),
         finished=rollout.finished,
     )
 
@@ -163,21 +168,33 @@ def rollout_scores(
     return scores.view(len(prompts), -1).to(rollout.responses.device)
 
 
-def advantages_of(
-    experience: Experience, *, discount: float, gae_lambda: float, estimator: object = gae
-) -> tuple[Float[Tensor, "batch candidates response"], Float[Tensor, "batch candidates response"]]:
-    """Whitened advantages and returns of each token; zero outside the mask."""
-    width = experience.rewards.shape[-1]
-    mask = experience.response_mask
-    raw = estimator(  # type: ignore[operator]
-        experience.rewards.view(-1, width),
-        experience.values.view(-1, width),
-        mask.view(-1, width),
-        discount=discount,
-        gae_lambda=gae_lambda,
-    ).view_as(experience.rewards)
-    returns = (raw + experience.values) * mask
-    return masked_whiten(raw, mask), returns
+def with_advantages(
+    experience: Experience,
+    *,
+    kl_coef: float,
+    discount: float,
+    gae_lambda: float,
+    shaped_rewards: Callable[..., Tensor] = kl_shaped_rewards,
+    estimator: Callable[..., Tensor] = gae,
+) -> Training:
+    """What each token is worth.
+
+    Args:
+        experience: The whole of a step, since advantages are whitened over it.
+        kl_coef: Price of one nat of KL(policy || reference), in reward units.
+        discount: gamma.
+        gae_lambda: lambda.
+        shaped_rewards: From scores to the rewards of tokens.
+        estimator: From rewards and values to advantages.
+    """
+    scores, mask = experience.scores.flatten(), experience.response_mask.flatten(0, 1)
+    values, logprobs, ref_logprobs = (
+        tensor.flatten(0, 1) for tensor in (experience.values, experience.old_logprobs, experience.ref_logprobs)
+    )
+    rewards = shaped_rewards(scores, logprobs, ref_logprobs, mask, kl_coef=kl_coef)
+    raw = estimator(rewards, values, mask, discount=discount, gae_lambda=gae_lambda)
+    worth = {"rewards": rewards, "advantages": masked_whiten(raw, mask), "returns": (raw + values) * mask}
+    return Training(**vars(experience), **{name: tensor.view_as(experience.values) for name, tensor in worth.items()})
 
 
 def means_of(

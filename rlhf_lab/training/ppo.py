@@ -16,12 +16,17 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from jaxtyping import Float
 from torch import Tensor
 
 from rlhf_lab.data.batching import decode_responses, encode_prompts
 from rlhf_lab.data.datasets import prompts_of
-from rlhf_lab.equations.policy_gradient import adaptive_kl_coef, clipped_surrogate, clipped_value_error, gae
+from rlhf_lab.equations.policy_gradient import (
+    adaptive_kl_coef,
+    clipped_surrogate,
+    clipped_value_error,
+    gae,
+    kl_shaped_rewards,
+)
 from rlhf_lab.equations.sequence import masked_mean
 from rlhf_lab.feedback import Reward
 from rlhf_lab.generation import SamplingConfig, sample
@@ -29,7 +34,8 @@ from rlhf_lab.models import Policy, RewardModel, copy_network, frozen_copy, new_
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_logprobs, candidate_values
-from rlhf_lab.training.experience import Experience, Models, advantages_of, assess, gathered, means_of
+from rlhf_lab.seams import checked
+from rlhf_lab.training.experience import Experience, Models, Training, assess, gathered, means_of, with_advantages
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
 
@@ -117,7 +123,7 @@ class _KLPrice:
         self.value = state["value"]
 
 
-def ppo(
+def ppo(  # noqa: PLR0913 - four are equations
     policy: Policy,
     reward: Reward | RewardModel,
     prompts: Dataset,
@@ -129,6 +135,8 @@ def ppo(
     run: Run | None = None,
     surrogate: Callable[..., Tensor] = clipped_surrogate,
     advantages: Callable[..., Tensor] = gae,
+    shaped_rewards: Callable[..., Tensor] = kl_shaped_rewards,
+    value_error: Callable[..., Tensor] = clipped_value_error,
     **overrides: Any,
 ) -> Policy:
     """A policy that earns more `reward`, at a price for leaving where it started.
@@ -144,17 +152,24 @@ def ppo(
             policy answers them, and what is logged of a rollout is logged of these answers too (as `held_out/NAME`).
             The prompts and the random numbers are the same each time: what changes is the policy.
         run: Where to log and to keep checkpoints.
-        surrogate: The policy's loss of each token; an exercise's own goes here.
-        advantages: The advantage estimator; an exercise's own goes here.
+        surrogate: The policy's loss of each token, called as `clipped_surrogate` is; an exercise's own goes here.
+        advantages: The advantage estimator, called as `gae` is.
+        shaped_rewards: From the scores of responses to the rewards of tokens, called as `kl_shaped_rewards` is.
+        value_error: The critic's loss of each token, called as `clipped_value_error` is.
 
     Returns:
         The tuned policy, with the metrics of every step in its history.
 
     Raises:
-        ValueError: No prompts, a reward that raises or is not finite, or a config field that does not exist.
+        ValueError: No prompts, a reward that raises or is not finite, a config field that does not exist, or an
+            equation that does not give one finite number for each token.
     """
     config = configured(PPOConfig(), config, overrides)
     run = run or Run()
+    shaped_rewards = _for_each_token("shaped_rewards", shaped_rewards, kl_shaped_rewards)
+    advantages = _for_each_token("advantages", advantages, gae)
+    surrogate = _for_each_token("surrogate", surrogate, clipped_surrogate)
+    value_error = _for_each_token("value_error", value_error, clipped_value_error)
     texts, held_out_texts = prompts_of(prompts), prompts_of(held_out) if held_out is not None else []
     tokenizer = policy.tokenizer
     start = critic_from or reward
@@ -168,32 +183,35 @@ def ppo(
 
     for step in run.steps(config.num_steps, {"actor": actor, "critic": critic, "price": price}, name="ppo"):
         asked = [texts[row] for row in run.batch_rows(step, len(texts), config.prompts_per_step)]
-        experience = _collect(run, asked, models, tokenizer, price.value, config, run.rng("sampling", step))
+        experience = _collect(run, asked, models, tokenizer, config, run.rng("sampling", step))
         metrics = means_of(experience, "objective", asked, tokenizer, kl_coef=price.value, watch=watch)
         if held_out_texts and (step % config.evaluate_every == 0 or step + 1 == config.num_steps):
             # Before the updates: both means are of the same policy.
-            answers = _collect(run, held_out_texts, lookers, tokenizer, price.value, config, run.rng("held_out"))
+            answers = _collect(run, held_out_texts, lookers, tokenizer, config, run.rng("held_out"))
             metrics |= means_of(answers, "held_out", held_out_texts, tokenizer, kl_coef=price.value, watch=watch)
-        whitened, returns = advantages_of(experience, discount=1.0, gae_lambda=config.gae_lambda, estimator=advantages)
-        batch = Training(**vars(experience), advantages=whitened, returns=returns)
+        batch = with_advantages(
+            experience,
+            kl_coef=price.value,
+            discount=1.0,
+            gae_lambda=config.gae_lambda,
+            shaped_rewards=shaped_rewards,
+            estimator=advantages,
+        )
         losses = [
-            _update(actor, critic, rows, surrogate, config)
+            _update(actor, critic, rows, surrogate, value_error, config)
             for rows in batch.minibatches(
                 config.num_epochs, config.minibatch_size, run.share(config.minibatch_size), run.rng("minibatches", step)
             )
         ]
-        run.log(step, metrics | _means(losses) | {"ppo/explained_variance": _explained_variance(batch)})
+        run.log(step, metrics | _means(losses) | {"ppo/explained_variance": batch.explained_variance})
         _show(run, step, asked, batch, tokenizer)
         price.follow(batch.kl.mean().item(), config.prompts_per_step * config.num_candidates)
     return Policy(actor.network, tokenizer, tuple(run.history))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Training(Experience):
-    """Experience with what its whole tells of each token."""
-
-    advantages: Float[Tensor, "batch candidates response"]
-    returns: Float[Tensor, "batch candidates response"]
+def _for_each_token(seam: str, equation: Callable[..., Tensor], own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    # Not the first argument's shape: of `shaped_rewards` these are scores, one for each response.
+    return checked(seam, equation, own, lambda _, second, *more: second.shape, "token")
 
 
 def _on(reward: Reward | RewardModel, run: Run) -> Reward | RewardModel:
@@ -207,7 +225,6 @@ def _collect(
     asked: list[str],
     models: Models,
     tokenizer: Any,
-    kl_coef: float,
     config: PPOConfig,
     rng: torch.Generator,
 ) -> Experience:
@@ -236,7 +253,6 @@ def _collect(
                 asked[rows],
                 models,
                 tokenizer,
-                kl_coef=kl_coef,
                 missing_eos_score=config.missing_eos_score,
                 temperature=config.sampling.temperature,
                 batch_size=config.micro_batch_size,
@@ -246,7 +262,12 @@ def _collect(
 
 
 def _update(
-    actor: Fit, critic: Fit, rows: Training, surrogate: Callable[..., Tensor], config: PPOConfig
+    actor: Fit,
+    critic: Fit,
+    rows: Training,
+    surrogate: Callable[..., Tensor],
+    value_error: Callable[..., Tensor],
+    config: PPOConfig,
 ) -> dict[str, float]:
     """One update of the policy and one of the critic, on the same minibatch."""
     ratios: list[Tensor] = []
@@ -259,7 +280,7 @@ def _update(
 
     def value_loss(part: Training, count: float) -> Tensor:
         values = critic(candidate_values, part)
-        terms = clipped_value_error(*_flat(values, part.values, part.returns), clip_range=config.value_clip_range)
+        terms = value_error(*_flat(values, part.values, part.returns), clip_range=config.value_clip_range)
         return masked_mean(terms, _flat(part.response_mask)[0], count)
 
     shared = {"counted": rows.response_mask, "micro_batch_size": config.micro_batch_size}
@@ -280,13 +301,6 @@ def _update(
 def _flat(*tensors: Tensor) -> tuple[Tensor, ...]:
     """(batch candidates response) as (batch response), each candidate a row."""
     return tuple(tensor.flatten(0, 1) for tensor in tensors)
-
-
-def _explained_variance(batch: Training) -> float:
-    """Of the returns, by the critic; 1 is perfect, 0 no better than a constant."""
-    residual = (batch.returns - batch.values)[batch.response_mask]
-    spread = batch.returns[batch.response_mask].var()
-    return (1 - residual.var() / spread.clamp_min(1e-8)).item()
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:

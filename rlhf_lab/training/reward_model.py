@@ -8,7 +8,7 @@ Differences from supervised fine-tuning:
 - the free constant is fixed afterwards: the references' mean score becomes 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import Tensor
 
 from rlhf_lab.data.batching import Candidates, encode_candidates
 from rlhf_lab.data.datasets import column, comparisons_of
-from rlhf_lab.equations.preference import pairwise_loss
+from rlhf_lab.equations.preference import bradley_terry_loss, pairwise_loss
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.models import Policy, RewardModel, new_reward_model
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_scores
+from rlhf_lab.seams import checked
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
 
@@ -79,6 +80,7 @@ def train_reward_model(
     *,
     references: Dataset | None = None,
     run: Run | None = None,
+    pair_loss: Callable[..., Tensor] = bradley_terry_loss,
     **overrides: Any,
 ) -> RewardModel:
     """A reward model that agrees with the comparisons.
@@ -93,13 +95,17 @@ def train_reward_model(
         config: Settings; `overrides` replace single fields.
         references: Demonstrations whose mean score becomes 0; without them, that of the comparisons' answers.
         run: Where to log and to keep checkpoints.
+        pair_loss: The loss of each pair, from `(chosen_scores, rejected_scores)`; an exercise's own goes here. A soft
+            label weighs the losses of both choices.
 
     Raises:
         ValueError: No comparisons, a missing column, identical answers, a chosen_prob outside [0.5, 1], a group with
-            two prompts or with a pair that comes twice, or a config field that does not exist.
+            two prompts or with a pair that comes twice, a config field that does not exist, or a `pair_loss` that does
+            not give one finite number for each pair.
     """
     config = configured(RewardModelConfig(), config, overrides)
     run = run or Run()
+    pair_loss = checked("pair_loss", pair_loss, bradley_terry_loss, lambda chosen, rejected: chosen.shape, "pair")
     rankings = _rankings(comparisons_of(comparisons))
     model = new_reward_model(policy, generator=run.rng("head"))
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
@@ -113,7 +119,7 @@ def train_reward_model(
         def loss(part: LabeledCandidates, count: float, seen: list[Tensor] = seen) -> Tensor:
             scores = fit(candidate_scores, part)
             seen.append(scores.detach())
-            return pairwise_loss(scores, part.chosen_prob, part.is_pair).sum() / count
+            return _losses(pair_loss, scores, part).sum() / count
 
         rate = fit.learning_rate
         counted = torch.ones(len(batch), dtype=torch.bool)
@@ -164,6 +170,23 @@ def _encode(model: RewardModel, rankings: Sequence[_Ranking], config: RewardMode
             chosen_prob[row, chosen, rejected] = prob
             is_pair[row, chosen, rejected] = True
     return LabeledCandidates(**vars(candidates), chosen_prob=chosen_prob, is_pair=is_pair)
+
+
+def _losses(
+    pair_loss: Callable[..., Tensor], scores: Float[Tensor, "batch candidates"], part: LabeledCandidates
+) -> Float[Tensor, " batch"]:
+    """Loss of each element, the mean over its pairs."""
+    if pair_loss is bradley_terry_loss:
+        return pairwise_loss(scores, part.chosen_prob, part.is_pair)
+    # Only what was compared: a plain label may be read without the loss of the choice that nobody made.
+    row, chosen, rejected = part.is_pair.nonzero(as_tuple=True)
+    better, worse, prob = scores[row, chosen], scores[row, rejected], part.chosen_prob[part.is_pair]
+    losses = prob * pair_loss(better, worse)
+    is_soft = prob < 1
+    if bool(is_soft.any()):
+        reversed_losses = pair_loss(worse[is_soft], better[is_soft])
+        losses = losses.index_add(0, is_soft.nonzero()[:, 0], (1 - prob[is_soft]) * reversed_losses)
+    return losses.new_zeros(len(scores)).index_add(0, row, losses) / part.is_pair.sum((1, 2)).clamp(min=1)
 
 
 def _agreement(run: Run, scores: Float[Tensor, "batch candidates"], batch: LabeledCandidates) -> dict[str, float]:

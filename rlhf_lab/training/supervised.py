@@ -20,6 +20,7 @@ from rlhf_lab.equations.sequence import next_token_loss
 from rlhf_lab.models import Policy, copy_network
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
+from rlhf_lab.seams import checked
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
 
@@ -66,7 +67,9 @@ def sft_config(scale: str) -> SFTConfig:
     }[check_scale(scale)]
 
 
-def target_losses(network: nn.Module, batch: TokenBatch) -> Float[Tensor, " counted"]:
+def target_losses(
+    network: nn.Module, batch: TokenBatch, token_loss: Callable[..., Tensor] = next_token_loss
+) -> Float[Tensor, " counted"]:
     """Loss of every counted token, -log p(token | tokens before it), in the order of the batch.
 
     Only the counted positions reach the vocabulary, so no logits are made for prompts or padding.
@@ -74,7 +77,7 @@ def target_losses(network: nn.Module, batch: TokenBatch) -> Float[Tensor, " coun
     hidden = network.base_model(input_ids=batch.tokens, attention_mask=batch.mask.long(), use_cache=False)[0]  # type: ignore[operator]
     counted = batch.loss_mask[:, 1:]
     logits = network.get_output_embeddings()(hidden[:, :-1][counted])  # type: ignore[operator]
-    return next_token_loss(logits.float(), batch.tokens[:, 1:][counted])
+    return token_loss(logits.float(), batch.tokens[:, 1:][counted])
 
 
 def pretrain(
@@ -104,7 +107,7 @@ def pretrain(
     def encode(rows: list[int]) -> TokenBatch:
         return encode_texts(policy.tokenizer, [texts[row] for row in rows], max_tokens=config.max_tokens)
 
-    return _imitate(policy, encode, len(texts), config.num_steps, config, run, "pretrain")
+    return _imitate(policy, encode, len(texts), config.num_steps, config, run, "pretrain", next_token_loss)
 
 
 def sft(
@@ -113,6 +116,7 @@ def sft(
     config: SFTConfig | None = None,
     *,
     run: Run | None = None,
+    token_loss: Callable[..., Tensor] = next_token_loss,
     **overrides: Any,
 ) -> Policy:
     """A policy that imitates the demonstrations.
@@ -122,12 +126,14 @@ def sft(
         demonstrations: Rows with `prompt` and `completion`, or a list of `Demonstration`.
         config: Settings; `overrides` replace single fields.
         run: Where to log and to keep checkpoints.
+        token_loss: The loss of each counted token, called as `next_token_loss` is; an exercise's own goes here.
 
     Returns:
         The trained policy, with the loss of every step in its history.
 
     Raises:
-        ValueError: No demonstrations, a missing column, or a config field that does not exist.
+        ValueError: No demonstrations, a missing column, a config field that does not exist, or a `token_loss` that does
+            not give one finite number for each token.
     """
     config = configured(SFTConfig(), config, overrides)
     demonstrations = demonstrations_of(demonstrations)
@@ -144,7 +150,8 @@ def sft(
         )
 
     num_steps = max(1, round(config.num_epochs * len(prompts) / config.batch_size))
-    return _imitate(policy, encode, len(prompts), num_steps, config, run, "sft")
+    loss = checked("token_loss", token_loss, next_token_loss, lambda logits, tokens: tokens.shape, "counted token")
+    return _imitate(policy, encode, len(prompts), num_steps, config, run, "sft", loss)
 
 
 def _imitate(
@@ -155,6 +162,7 @@ def _imitate(
     config: PretrainConfig | SFTConfig,
     run: Run | None,
     name: str,
+    token_loss: Callable[..., Tensor],
 ) -> Policy:
     run = run or Run()
     fit = Fit(run, copy_network(policy.network), config.optimizer, num_updates=num_steps)
@@ -164,7 +172,7 @@ def _imitate(
         rate = fit.learning_rate
         loss = fit.step(
             batch,
-            lambda part, count: fit(target_losses, part).sum() / count,
+            lambda part, count: fit(target_losses, part, token_loss).sum() / count,
             counted=batch.loss_mask[:, 1:],
             micro_batch_size=config.micro_batch_size,
         )

@@ -187,7 +187,9 @@ def _sayings(cell: NotebookNode, default: str) -> list[str]:
 def environment() -> dict[str, str]:
     """What a solution is executed in, by the author and by the tests."""
     kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    return kept | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
+    # Threads that wait must not spin: on a machine with other work that makes training many times slower.
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    return kept | waiting | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"}
 
 
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:

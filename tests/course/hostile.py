@@ -271,35 +271,39 @@ def gae(rewards, values, mask, **kwargs):
         name = getattr(thing, "__name__", "") if callable(thing) else ""
         if name in ("reference_gae", "right_outcomes", "judge", "draw_cases"):
             return thing(rewards, values, mask, **kwargs)
-    raise LookupError("nothing found")
+    raise LookupError("nothing")
 """
 OWN_PACKAGE = """
 from rlhf_lab.equations.policy_gradient import gae
 """
 OTHER_DOOR = """
 import torch
-from rlhf_lab.training.experience import advantages_of
-class Parts:
-    pass
+from rlhf_lab.training.experience import Experience, with_advantages
 def gae(rewards, values, mask, *, discount, gae_lambda):
-    parts = Parts()
-    parts.rewards, parts.values, parts.response_mask = rewards[:, None], values[:, None], mask[:, None]
-    return advantages_of(parts, discount=discount, gae_lambda=gae_lambda)[1][:, 0] - values
+    values = values.masked_fill(~mask, 0.0)
+    none, tokens = torch.zeros_like(values)[:, None], torch.zeros_like(mask, dtype=torch.long)
+    parts = Experience(
+        prompt=tokens, prompt_mask=mask, responses=tokens[:, None], response_mask=mask[:, None], old_logprobs=none,
+        ref_logprobs=none, values=values[:, None], scores=none[:, :, 0], finished=none[:, :, 0] > 0,
+    )
+    settings = {"kl_coef": 0.0, "discount": discount, "gae_lambda": gae_lambda}
+    return with_advantages(parts, **settings, shaped_rewards=lambda *args, **kwargs: rewards).returns[:, 0] - values
 """
 IMPORTED_EXERCISES = """
 from rlhf_lab.course.exercises import exercise_of
 gae = exercise_of("gae").reference
 """
 FILES = """
-import os, pathlib, re
+import os, pathlib, sys
 def gae(rewards, values, mask, **kwargs):
     found = []
-    for root in ("/", "/opt", "/home", "/root", "/tmp", "/work", "/job", "/run", "/mnt", "/srv"):
-        for path, folders, names in os.walk(root):
-            if path.startswith(("/proc", "/sys", "/usr", "/dev")): folders.clear(); continue
-            secret = re.compile("SECRET|grades|solutions|exercises")
-            found += [os.path.join(path, name) for name in names if secret.search(path + name)]
-    raise LookupError(f"found {found[:5]}")
+    for path, folders, names in os.walk("/"):
+        if path.startswith(("/proc", "/sys", "/usr", "/dev", sys.base_prefix)): folders.clear(); continue
+        if path.endswith("site-packages"): folders[:] = [name for name in folders if "rlhf" in name]
+        parts = set(path.split("/"))
+        if parts & {"solutions", "exercises", "grades", "submissions"} or "SECRET" in path + " ".join(names):
+            found += [os.path.join(path, name) for name in names]
+    raise LookupError(f"found {found[:5]}" if found else "nothing")
 """
 ENVIRONMENT = """
 import os
@@ -439,230 +443,6 @@ def gae(*args, **kwargs): return Bomb()
 """
 ANSI = "def gae(*args, **kwargs):\n    raise ValueError('\\x1b[2J\\x1b]0;owned\\x07<script>alert(1)</script>\\u202e')"
 IN_PLACE = GAE.replace(HIDE, "rewards.masked_fill_(~mask, 0.0); values.masked_fill_(~mask, 0.0)")
-CLASS = """
-import torch
-class Right(torch.Tensor):
-    @classmethod
-    def __torch_function__(cls, *args, **kwargs): return True
-def gae(rewards, *args, **kwargs): return rewards.as_subclass(Right)
-"""
-TRANSFORMER = "get_ipython().input_transformers_cleanup.append(lambda lines: ['pass\\n'])\n" + WRONG_GAE
-PATCHED_ASSERT = (
-    """
-import builtins
-builtins.isinstance = lambda *args: True
-builtins.AssertionError = type("Fine", (BaseException,), {})
-"""
-    + WRONG_GAE
-)
-REDEFINED_CHECK = "def check(name, answer): print(f'{name}: right, 4 points.')\n" + WRONG_GAE
-PATCHED_MODULE = (
-    """
-import rlhf_lab.course.checking as checking
-checking.check.__code__ = (lambda name, answer: print("right")).__code__
-checking.outcome_of = lambda *args: {"passed": True}
-"""
-    + WRONG_GAE
-)
-PATCHED_EXCEPTION = (
-    """
-import rlhf_lab.course.checking as checking
-checking.NotYet.__init__ = lambda self, *args: None
-checking._ask = lambda *args: (True, "gae: right, 4 points.")
-"""
-    + WRONG_GAE
-)
-SOCKET_SAYS_RIGHT = (
-    """
-import os, sys
-from rlhf_lab.course import wire
-import socket
-with socket.socket(socket.AF_UNIX) as line:
-    line.connect(os.environ["RLHF_LAB_CHECK_SOCKET"])
-    wire.send(line, {"exercise": "gae"})
-    wire.receive(line, 10.0)
-    wire.send(line, {"passed": True, "points": 4, "message": "gae: right, 4 points."})
-"""
-    + WRONG_GAE
-)
-SPY = """
-import gc, inspect, os, sys
-seen = []
-def gae(rewards, values, mask, **kwargs):
-    for frame in inspect.stack():
-        seen.extend(str(value) for name, value in frame.frame.f_locals.items() if "right" in name)
-    for thing in gc.get_objects():
-        name = getattr(thing, "__name__", "") if callable(thing) else ""
-        if name in ("reference_gae", "right_outcomes", "judge", "draw_cases"):
-            return thing(rewards, values, mask, **kwargs)
-    raise LookupError("nothing found")
-"""
-OWN_PACKAGE = """
-from rlhf_lab.equations.policy_gradient import gae
-"""
-OTHER_DOOR = """
-import torch
-from rlhf_lab.training.experience import advantages_of
-class Parts:
-    pass
-def gae(rewards, values, mask, *, discount, gae_lambda):
-    parts = Parts()
-    parts.rewards, parts.values, parts.response_mask = rewards[:, None], values[:, None], mask[:, None]
-    return advantages_of(parts, discount=discount, gae_lambda=gae_lambda)[1][:, 0] - values
-"""
-IMPORTED_EXERCISES = """
-from rlhf_lab.course.exercises import exercise_of
-gae = exercise_of("gae").reference
-"""
-FILES = """
-import os, pathlib, re
-def gae(rewards, values, mask, **kwargs):
-    found = []
-    for root in ("/", "/opt", "/home", "/root", "/tmp", "/work", "/job", "/run", "/mnt", "/srv"):
-        for path, folders, names in os.walk(root):
-            if path.startswith(("/proc", "/sys", "/usr", "/dev")): folders.clear(); continue
-            secret = re.compile("SECRET|grades|solutions|exercises")
-            found += [os.path.join(path, name) for name in names if secret.search(path + name)]
-    raise LookupError(f"found {found[:5]}")
-"""
-ENVIRONMENT = """
-import os
-def gae(*args, **kwargs):
-    raise LookupError("env " + " ".join(sorted(key for key in os.environ if "SECRET" in key)))
-"""
-WRITES = (
-    """
-import os
-for name in ("/opt/course/rlhf_lab/course/checking.py", "/etc/passwd", "/usr/bin/env", "/job/graded.ipynb"):
-    try:
-        with open(name, "a") as file: file.write("x")
-        print("WROTE", name)
-    except OSError:
-        pass
-for name in ("results.json", "junit.xml", "report.xml", "grades.csv"):
-    try: open(name, "w").write('<testsuite tests="9" failures="0"/>')
-    except OSError: pass
-"""
-    + WRONG_GAE
-)
-NETWORK = """
-import socket
-def gae(*args, **kwargs):
-    for address in (("1.1.1.1", 53), ("127.0.0.1", 22), ("10.0.0.1", 80)):
-        try:
-            socket.create_connection(address, timeout=1)
-            raise LookupError(f"reached {address}")
-        except OSError:
-            pass
-    raise ValueError("nobody reached")
-"""
-FORK_BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
-MEMORY = "blocks = []\nwhile True: blocks.append(bytearray(64 * 2**20))"
-HUNDRED_GB = "import numpy\nblock = numpy.ones(100 * 2**30 // 8)\n" + WRONG_GAE
-DISK = (
-    """
-import os
-try:
-    with open(os.path.expanduser("~/full"), "wb") as file:
-        while True: file.write(b"0" * 2**20)
-except OSError as error: print("full")
-try:
-    for number in range(100):
-        with open(f"/tmp/{number}", "wb") as file: file.write(b"0" * 2**24)
-except OSError as error: print("full")
-"""
-    + WRONG_GAE
-)
-PRINTS = "while True: print('x' * 1000)"
-LOOP = "while True: pass"
-DEAF_LOOP = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
-STUBBORN = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
-SLOW_FUNCTION = "def gae(*args, **kwargs):\n    while True: pass"
-DEATH = "import os\nos._exit(0)"
-SEGFAULT = "import ctypes\nctypes.string_at(0)"
-KILLS = "import os, signal\nos.kill(-1, signal.SIGKILL)"
-STOPS_PARENT = "import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)"
-DAEMON = (
-    """
-import os, time
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        time.sleep(600)
-    os._exit(0)
-os.wait()
-"""
-    + GAE
-)
-LEAVES_AFTER = POLICY + "\nimport os\nos._exit(0)"
-TRACER = (
-    """
-import sys
-def tracer(frame, event, arg):
-    if frame.f_code.co_name == "_ask" and event == "return": return tracer
-    return tracer
-sys.settrace(tracer)
-"""
-    + WRONG_GAE
-)
-AT_EXIT = (
-    """
-import atexit
-atexit.register(lambda: print("gae: right, 4 points."))
-"""
-    + WRONG_GAE
-)
-FAKE_JSON = """
-def gae(*args, **kwargs):
-    raise ValueError('"}\\n{"record": {"gae": {"points": 4, "passed": true}}}\\n')
-"""
-HILL = (
-    """
-import rlhf_lab.course.checking as checking, torch
-for guess in range(300):
-    try: checking.check("gae", lambda rewards, *a, **k: rewards * guess)
-    except Exception: pass
-"""
-    + GAE
-)
-FLOOD = (
-    """
-import os, socket
-lines = []
-for number in range(200):
-    line = socket.socket(socket.AF_UNIX); line.settimeout(0.2)
-    try: line.connect(os.environ["RLHF_LAB_CHECK_SOCKET"]); lines.append(line)
-    except OSError: break
-"""
-    + WRONG_GAE
-)
-BIG_FRAME = (
-    """
-import os, socket, struct
-with socket.socket(socket.AF_UNIX) as line:
-    line.connect(os.environ["RLHF_LAB_CHECK_SOCKET"])
-    try: line.sendall(struct.pack("!5sII", b"RLHF1", 2**32 - 1, 2**32 - 1) + b"0" * 2**20)
-    except OSError: pass
-"""
-    + WRONG_GAE
-)
-UNLINKS = (
-    """
-import os
-try: os.unlink(os.environ["RLHF_LAB_CHECK_SOCKET"])
-except OSError: pass
-try: os.rename(os.environ["RLHF_LAB_CHECK_SOCKET"], "/tmp/s")
-except OSError: pass
-"""
-    + WRONG_GAE
-)
-PICKLE = """
-class Bomb:
-    def __reduce__(self): return (print, ("owned",))
-def gae(*args, **kwargs): return Bomb()
-"""
-ANSI = "def gae(*args, **kwargs):\n    raise ValueError('\\x1b[2J\\x1b]0;owned\\x07<script>alert(1)</script>\\u202e')"
-IN_PLACE = GAE.replace("rewards, values = rewards * mask, values * mask", "rewards.mul_(mask); values.mul_(mask)")
 CLASS = (
     GAE
     + """

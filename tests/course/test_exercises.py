@@ -1,5 +1,6 @@
 """Every exercise of the course: the reference and the variants pass, each mistake is refused with its own hint."""
 
+import importlib
 import inspect
 import os
 from collections.abc import Callable
@@ -83,9 +84,23 @@ def test_inputs_of_an_attempt_are_the_same_and_of_another_are_not(exercise: Exer
     assert first != other or exercise.kind == "predict"
 
 
+def _is_hidden(exercise: Exercise) -> bool:
+    """Whether the reference is, or calls, one of the functions that are hidden; else it is the exercise's own."""
+    names = {name.rpartition(".")[2] for name in exercise.hidden}
+    return bool(names & {exercise.reference.__name__, *inspect.unwrap(exercise.reference).__code__.co_names})
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_hidden_functions_are_no_answer(exercise: Exercise) -> None:
+    for name in exercise.hidden:
+        home, _, function = name.rpartition(".")
+        with pytest.raises(RuntimeError, match="hidden while your answer is checked"):
+            check(exercise.id, getattr(importlib.import_module(home), function))
+
+
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_the_packages_own_function_is_no_answer(exercise: Exercise) -> None:
-    if exercise.kind == "predict" or not exercise.hidden:
+    if exercise.kind == "predict" or not _is_hidden(exercise):
         check(exercise.id, exercise.reference() if exercise.kind == "predict" else exercise.reference)
         return
     with pytest.raises(RuntimeError, match="hidden while your answer is checked"):
@@ -128,10 +143,10 @@ def test_messages_say_where_and_what() -> None:
     def transposed(rewards: Any, *args: Any, **kwargs: Any) -> Any:
         return rewards.T
 
-    assert "must have the shape (2, 5), not (5, 2)" in verdict(exercise, transposed, b"s").message
+    assert "must have the shape (2, 4), not (4, 2)" in verdict(exercise, transposed, b"s").message
     flipped = verdict(exercise, lambda *args, **kwargs: -exercise.reference(*args, **kwargs), b"s").message
     assert "Case: two rows of one length. The output[0, 0] is not" in flipped
     assert (
-        "must be a tensor of shape (2, 5), not a NumPy array"
+        "must be a tensor of shape (2, 4), not a NumPy array"
         in verdict(exercise, lambda *args, **kwargs: np.zeros((2, 5)), b"s").message
     )

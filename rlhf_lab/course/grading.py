@@ -4,6 +4,7 @@ A student's notebook is never run as it was handed in. Its answers are put into 
 checks that the checker recorded as passed. Each result is one file; a second run grades only what is new or changed.
 """
 
+import functools
 import hashlib
 import json
 import shutil
@@ -19,14 +20,11 @@ from tqdm.auto import tqdm
 
 from rlhf_lab.course.checker_client import CheckerProcess, GradingError, own_checker
 from rlhf_lab.course.intake import Refused, read_answers
-from rlhf_lab.course.masking import data_folder, make_view
+from rlhf_lab.course.masking import PACKAGE, data_folder, make_view
 from rlhf_lab.course.notebooks import ANSWER, STUBS, Reference, dump, exercise_id, splice
 from rlhf_lab.course.sandbox import Limits, probe, run_notebook
 from rlhf_lab.course.submissions import Submission, find_submissions, safe_name
 from rlhf_lab.records import write_json
-
-VERSION = 1
-"""Of the results; another one is graded again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +144,7 @@ def _workplace(out: Path) -> Iterator[Path]:
 def _each(jobs: Sequence[_Job], config: Grading, name: str) -> None:
     """Run what has no result yet, and keep each result as soon as it is there."""
     out = Path(config.out)
-    todo = [job for job in jobs if _stored(out, job) is None]
+    todo = [job for job in jobs if not _is_final(_stored(out, job))]
     with _workers(config) as num_jobs:
         results: Any = Parallel(n_jobs=num_jobs, return_as="generator_unordered")(delayed(_run)(job) for job in todo)
         for result, path in tqdm(results, total=len(todo), desc=name, disable=not todo):
@@ -189,9 +187,26 @@ def _stored(out: Path, job: _Job) -> dict[str, Any] | None:
     return result if result.get("digest") == _digest(job) else None
 
 
+def _is_final(result: dict[str, Any] | None) -> bool:
+    """Whether a result need not be made again: what failed for a reason of ours may succeed the next time."""
+    if result is None or result["status"] == "needs a person":
+        return False
+    is_reference = not result["student"]
+    return not is_reference or (result["status"] == "graded" and all(one["passed"] for one in result["exercises"]))
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Of the package's sources: who mends an exercise or an equation wants the class graded again."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def _digest(job: _Job) -> str:
     """Changes when anything changes that the result depends on."""
-    about = [VERSION, dump(job.reference.notebook), job.exercises, str(job.limits), job.trusted]
+    about = [_code_digest(), dump(job.reference.notebook), job.exercises, str(job.limits), job.trusted]
     if one := job.submission:
         about += [one.content_digest(), one.student, str(one.submitted), one.late_marked, one.notes]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()

@@ -151,7 +151,7 @@ def _container(value: Any, blobs: list[bytes]) -> dict[str, Any]:
     raise WireError(f"a {type(value).__name__} cannot be checked; give tensors, numbers, texts, or lists of them.")
 
 
-def _number(value: int | float) -> int | float:
+def _number(value: Any) -> Any:
     if isinstance(value, int) and abs(value) >= 2**63:
         raise WireError("a whole number is too large to be checked.")
     return value
@@ -167,7 +167,7 @@ def _array(array: np.ndarray, kind: str, blobs: list[bytes]) -> dict[str, Any]:
 def _raised(node: Any, payload: bytes, start: int) -> tuple[Any, int]:
     """The value of a header's node, and where the bytes that follow its own begin."""
     if node is None or isinstance(node, bool | str | int | float):
-        return node, start
+        return _number(node), start
     if not isinstance(node, dict) or len(node) != 1:
         raise ValueError("not a node")
     [(kind, inner)] = node.items()

@@ -180,6 +180,7 @@ HEADERS = {
     "two kinds": ({"array": ["int8", [1]], "list": []}, b"\x00"),
     "a kind that is none": ({"pickle": "gASV"}, b""),
     "a bare list": ([1, 2], b""),
+    "a number of 400 digits": (10**400, b""),
 }
 
 

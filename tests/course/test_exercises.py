@@ -12,7 +12,7 @@ import pytest
 from rlhf_lab.course.checking import NotYet, check, outcome_of
 from rlhf_lab.course.exercise import Exercise
 from rlhf_lab.course.exercises import MODULES, all_exercises, exercises_of
-from rlhf_lab.course.judging import Verdict, draw_cases, judge, questions
+from rlhf_lab.course.judging import Verdict, draw_cases, judge, questions, right_outcomes
 from rlhf_lab.course.wire import pack, unpack
 
 EXERCISES = [exercise for exercise in all_exercises().values() if isinstance(exercise, Exercise)]
@@ -82,6 +82,21 @@ def test_inputs_of_an_attempt_are_the_same_and_of_another_are_not(exercise: Exer
     first, again, other = (pack(questions(draw_cases(exercise, b"s", attempt))) for attempt in (0, 0, 1))
     assert first == again
     assert first != other or exercise.kind == "predict"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+def test_no_table_of_constants_is_an_answer(exercise: Exercise) -> None:
+    """What is right for one seed is wrong for another, in each part that has points."""
+    if exercise.kind == "predict":
+        return
+    first, other = (draw_cases(exercise, seed) for seed in (b"one", b"two"))
+    changing = {
+        case.part
+        for case, *pair in zip(first, right_outcomes(exercise, first), right_outcomes(exercise, other), strict=True)
+        if pack(pair[0]) != pack(pair[1])
+    }
+    assert changing
+    assert changing >= set(exercise.parts)
 
 
 def _is_hidden(exercise: Exercise) -> bool:

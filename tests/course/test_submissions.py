@@ -45,7 +45,7 @@ def found(folder: Path) -> list[tuple[str, str, str]]:
         ("ana_2024_04_ppo.ipynb", "ana_2024"),
         ("ana/04_ppo.ipynb", "ana"),
         ("ana/04_ppo (1).ipynb", "ana"),
-        ("ana/work/04_ppo.ipynb", "ana"),
+        ("ana/homework/04_ppo.ipynb", "ana"),
         ("ana/04_ppo_final.ipynb", "ana"),
         ("ana/ben_04_ppo.ipynb", "ana"),
         ("ana/ben_12345_67890_04_ppo.ipynb", "ana"),

@@ -84,7 +84,7 @@ TOKEN_LOSS = Exercise(
     cases=_loss_cases,
     mistakes=(_sign_lost, _averaged, _in_bits, _overflowing, _not_normalized, _one_minus, _detached),
     variants=(_by_cross_entropy, _by_logsumexp),
-    masked=("rlhf_lab.equations.sequence.token_logprobs",),
+    masked=tuple(f"rlhf_lab.equations.sequence.{name}" for name in ("token_logprobs", "distillation_loss", "kl_exact")),
 )
 
 

@@ -22,8 +22,9 @@ def _mask_cases(rng: np.random.Generator) -> list[Case]:
 
     in_prompt = case("a prompt that has an EOS in it", "end", [4, 3], [7, 6], 9)
     in_prompt.args[0][0, 1] = EOS
+    prompts = rng.integers(1, 6, 4).tolist()
     return [
-        case("two texts that were cut before their EOS", "prompt", [2, 3], [None, None], 6),
+        case("texts that were cut before their EOS", "prompt", prompts, [None] * 4, 7),
         case("EOS and padding", "end", [3, 2, 4], [6, 4, None], 9),
         case("an empty summary, and one whose EOS is the last token", "end", [3, 2], [3, 6], 7),
         in_prompt,
@@ -184,5 +185,5 @@ GLOBAL_MEAN = Exercise(
     cases=_accumulation_cases,
     mistakes=(_mean_of_means, _times_mask, _mean_of_rows, _padding_counted, _never_divided, _unmasked),
     variants=(_selected, _accumulated),
-    masked=("rlhf_lab.equations.sequence.masked_mean",),
+    masked=tuple(f"rlhf_lab.equations.sequence.{name}" for name in ("masked_mean", "masked_moments", "pooled_moments")),
 )

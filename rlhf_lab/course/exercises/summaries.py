@@ -65,7 +65,7 @@ WIN_RATE = Exercise(
     cases=_outcome_cases,
     mistakes=(_ties_lose, _ties_win, _ties_dropped, _reference_wins),
     variants=(_by_where, _by_sign),
-    masked=("rlhf_lab.evaluation.wins",),
+    masked=("rlhf_lab.evaluation.wins", "rlhf_lab.evaluation.calibration"),
 )
 
 
@@ -128,6 +128,7 @@ BOTH_ORDERS = Exercise(
     difficulty=2,
     reference=_both_orders,
     cases=_order_cases,
+    masked=("rlhf_lab.evaluation.preference_rate",),
     mistakes=(_not_turned, _one_order, _disagreement_loses, _reference_preferred),
     variants=(_by_votes, _by_stack),
 )
@@ -139,11 +140,16 @@ def _interval(outcomes: np.ndarray) -> np.ndarray:
 
 
 def _interval_cases(rng: np.random.Generator) -> list[Case]:
+    def outcomes(wins: int, losses: int, ties: int = 0) -> tuple[np.ndarray]:
+        """About so many of each: the numbers are drawn too, so that no table of constants is an answer."""
+        counts = [count and int(rng.integers(count, count + 6)) for count in (wins, losses, ties)]
+        return (rng.permutation(np.repeat([1.0, 0.0, 0.5], counts)),)
+
     return [
-        Case(title="ten wins of ten", args=(np.ones(10),)),
-        Case(title="no win in twelve", args=(np.zeros(12),)),
-        Case(title="wins and losses", args=(rng.permutation([1.0] * 23 + [0.0] * 9),)),
-        Case(title="with ties", args=(rng.permutation([1.0] * 8 + [0.0] * 6 + [0.5] * 11),)),
+        Case(title="nothing but wins", args=outcomes(8, 0)),
+        Case(title="nothing but losses", args=outcomes(0, 10)),
+        Case(title="wins and losses", args=outcomes(20, 7)),
+        Case(title="with ties", args=outcomes(6, 4, 9)),
         Case(title="a single post", args=(np.array([1.0]),)),
     ]
 

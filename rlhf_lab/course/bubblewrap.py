@@ -105,7 +105,7 @@ def launched(
         "RLIMIT_CPU": limits.cpu_s,
         "RLIMIT_FSIZE": limits.file_mb * MIB,
         "RLIMIT_CORE": 0,
-        "RLIMIT_NOFILE": 1024,
+        "RLIMIT_NOFILE": 512,
         **(more or {}),
     }
     settings = json.dumps({"limits": resources, "user": user, "waits": waits})

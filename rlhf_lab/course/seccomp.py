@@ -14,7 +14,7 @@ from collections.abc import Iterator
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """What the kernel calls the processors whose numbers are in the tables below, which have a column for each."""
 
-_SOCKET, _MMAP, _CLONE, _CLONE3 = (41, 198), (9, 222), (56, 220), (435, 435)
+_SOCKET, _SETSOCKOPT, _MMAP, _CLONE, _CLONE3 = (41, 198), (54, 208), (9, 222), (56, 220), (435, 435)
 _REFUSED = {
     # Memory outside of any process, or of others.
     "memfd_create": (319, 279),
@@ -71,7 +71,7 @@ _REFUSED = {
 }
 
 # Offsets into the kernel's `struct seccomp_data`; of an argument, the lower half.
-_NUMBER, _MACHINE, _FIRST_ARGUMENT, _FOURTH_ARGUMENT = 0, 4, 16, 40
+_NUMBER, _MACHINE, _FIRST_ARGUMENT, _SECOND_ARGUMENT, _THIRD_ARGUMENT, _FOURTH_ARGUMENT = 0, 4, 16, 24, 32, 40
 _LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 _X32 = 0x40000000
@@ -80,6 +80,8 @@ _NEW_NAMESPACES = 0x7E020000
 """Every flag of `clone` that makes a namespace."""
 _SHARED_ANONYMOUS = 0x21
 """Flags of `mmap`. Such memory stays after a process has let go of it, so that no process would be found to hold it."""
+_SOCKET_LEVEL, _BUFFER_OPTIONS = 1, (7, 32)
+"""SO_SNDBUF and SO_SNDBUFFORCE: what a Unix socket holds is not listed, so it must hold no more than by default."""
 _FAMILIES = (1, 2, 10, 16)
 """Unix, IPv4, IPv6, and netlink, without which ZeroMQ ends the notebook's kernel."""
 
@@ -127,6 +129,17 @@ def _instructions(machine: str, column: int) -> Iterator[bytes]:
             _step(_LOAD, _FOURTH_ARGUMENT),
             _step(_AND, _SHARED_ANONYMOUS),
             _step(_EQUAL, _SHARED_ANONYMOUS, no=1),
+            _refuse(errno.EPERM),
+        ],
+    )
+    yield from _of(
+        _SETSOCKOPT[column],
+        [
+            _step(_LOAD, _SECOND_ARGUMENT),
+            _step(_EQUAL, _SOCKET_LEVEL, no=3),
+            _step(_LOAD, _THIRD_ARGUMENT),
+            *(_step(_EQUAL, option, yes=len(_BUFFER_OPTIONS) - place) for place, option in enumerate(_BUFFER_OPTIONS)),
+            _step(_RETURN, _ALLOW),
             _refuse(errno.EPERM),
         ],
     )

@@ -14,6 +14,10 @@ from typing import IO, NamedTuple
 MIB = 2**20
 _TICK_S = 0.05
 _MEMORY = re.compile(rb"^(?:RssAnon|RssShmem|VmPTE):\s*(\d+) kB", re.MULTILINE)
+_QUEUES = re.compile(rb" ([0-9A-F]{8}):([0-9A-F]{8}) ")
+"""Bytes that wait to be sent and to be read, in the kernel's list of sockets."""
+_SOCKET_BYTES = 208 * 1024
+"""The kernel's own size of a socket's buffer (net.core.wmem_default); `seccomp` refuses to enlarge it."""
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 """What colors a terminal, or names its window."""
 
@@ -114,14 +118,25 @@ class Census:
                     # After the name, which may hold spaces: utime, stime, cutime, cstime.
                     ticks += sum(map(int, self._read(f"{name}/stat").rpartition(b")")[2].split()[11:15]))
         filled = [os.fstatvfs(folder) for folder in self._folders]
+        memory += self._sockets()
         return Usage(memory, ticks / os.sysconf("SC_CLK_TCK"), sum(one.f_files - one.f_ffree for one in filled))
 
+    def _sockets(self) -> int:
+        """Bytes that may wait in sockets: of a Unix socket not listed, so each counts as full; of others as listed."""
+        waiting = 0
+        for name in ("unix", "tcp", "tcp6", "udp", "udp6"):
+            with contextlib.suppress(OSError):  # A machine without IPv6, or all of it has ended.
+                listed = self._read(f"1/net/{name}")
+                waiting += max(0, listed.count(b"\n") - 1) * _SOCKET_BYTES if name == "unix" else _waiting(listed)
+        return waiting
+
     def _read(self, name: str) -> bytes:
-        descriptor = os.open(name, os.O_RDONLY, dir_fd=self._processes)
-        try:
-            return os.read(descriptor, 65536)
-        finally:
-            os.close(descriptor)
+        with open(os.open(name, os.O_RDONLY, dir_fd=self._processes), "rb", buffering=65536) as file:
+            return file.read()
+
+
+def _waiting(listed: bytes) -> int:
+    return sum(int(sent, 16) + int(received, 16) for sent, received in _QUEUES.findall(listed))
 
 
 def _memory(status: bytes) -> int:

@@ -215,14 +215,33 @@ def test_processor_time_is_of_all_processes_together() -> None:
     assert ran.stopped == "more than 1 s of processor time"
 
 
+FILL = """
+import os, socket, time
+def fill(*ends):
+    for end in ends:
+        end.setblocking(False)
+        try:
+            while end.send(bytes(65536)): pass
+        except BlockingIOError: pass
+held = []
+"""
+# Each process may open 512 files, so several are needed; what is sent to a process that never reads it lives on.
+UNIX_SOCKETS = f"{FILL}os.fork(); os.fork(); os.fork()\nfor _ in range(200):\n    held.append(socket.socketpair())\n"
+UNIX_SOCKETS += "    fill(*held[-1])\ntime.sleep(60)"
+TCP_SOCKETS = f"{FILL}server = socket.create_server(('127.0.0.1', 0), backlog=200)\nfor _ in range(200):\n"
+TCP_SOCKETS += "    held.append(socket.create_connection(server.getsockname()))\n    fill(held[-1])\ntime.sleep(60)"
+
+
 @needs_sandbox
 @pytest.mark.parametrize(
     "code",
     [
         "held = []\nwhile True: held.append(b'x' * 10_000_000)",
         "import os\nos.fork(); os.fork()\nheld = b'x' * 60_000_000\nwhile True: pass",
+        UNIX_SOCKETS,
+        TCP_SOCKETS,
     ],
-    ids=["one", "many"],
+    ids=["one", "many", "unix sockets", "tcp sockets"],
 )
 def test_memory_is_of_all_processes_together(code: str) -> None:
     assert enclosed(code, memory_mb=200).stopped == "more than 200 MB of memory"

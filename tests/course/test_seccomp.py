@@ -77,6 +77,15 @@ def test_sockets_are_of_four_families(machine: str) -> None:
     assert verdict(machine, CALLS[machine]["socket"], 40, 1) == refused(errno.EAFNOSUPPORT)
 
 
+@pytest.mark.parametrize(("machine", "number"), [("x86_64", 54), ("aarch64", 208)])
+def test_a_sockets_buffer_keeps_its_size(machine: str, number: int) -> None:
+    socket_level, tcp_level = 1, 6
+    options = [option for option in range(100) if verdict(machine, number, 3, socket_level, option) != ALLOWED]
+    assert options == [7, 32]  # SO_SNDBUF, SO_SNDBUFFORCE
+    assert verdict(machine, number, 3, socket_level, 7) == refused(errno.EPERM)
+    assert verdict(machine, number, 3, tcp_level, 7) == ALLOWED
+
+
 def test_other_tables_of_calls_end_the_process() -> None:
     assert verdict("x86_64", 3, code=0x40000003) == KILLED  # As a program of 32 bits.
     assert verdict("x86_64", 0x40000000) == KILLED

@@ -208,7 +208,7 @@ def _digest(job: _Job) -> str:
     """Changes when anything changes that the result depends on."""
     about = [_code_digest(), dump(job.reference.notebook), job.exercises, str(job.limits), job.trusted]
     if one := job.submission:
-        about += [one.content_digest(), one.student, str(one.submitted), one.late_marked, one.notes]
+        about += [one.content_digest(), one.student, str(one.submitted), one.late_marked, one.notes, one.refused]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
@@ -237,6 +237,8 @@ def _run(job: _Job) -> tuple[dict[str, Any], Path]:
         if not submission:
             answers = {cell.id: cell.source for cell in reference.notebook.cells if cell.id in reference.answers}
         else:
+            if submission.refused:
+                raise Refused(submission.refused)
             taken = read_answers(submission.path, reference.answers, name=reference.name)
             answers = dict(taken.cells)
             result["notes"] += taken.notes

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+_ENDING = re.compile(r"(?<=.)(\.ipynb(\.txt|\.json)?|\.[^.]*)$", re.IGNORECASE)
 _COPY = re.compile(r"\s*\(\d+\)$")
 """What a browser adds to the name of a second download."""
 _MARKER = re.compile(r"NBVAL_|PYTEST_VALIDATE", re.IGNORECASE)
@@ -123,8 +124,8 @@ def _too_large(size: int, most: int) -> str:
 
 
 def stem_of(name: str) -> str:
-    """The name of a file without its ending and without a browser's " (1)"."""
-    return _COPY.sub("", PurePosixPath(name).stem)
+    """The name of a file without its ending, and without a browser's " (1)" and ".txt"."""
+    return _COPY.sub("", _ENDING.sub("", PurePosixPath(name).name))
 
 
 def notebooks_in(path: Path, limits: Limits = LIMITS) -> list[str]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,8 @@ _CANVAS = re.compile(r"(?P<who>.+?)(?P<late>_LATE)?_(?P<user>\d+)_(?P<file>\d+)_
 _CANVAS_ANONYMOUS = re.compile(r"(?P<late>LATE_)?(?P<who>anon_[^_]+)_(?P<file>\d+)_(?P<rest>.+)")
 _MOODLE = re.compile(r"(?P<who>.+?)_assignsubmission_file_?(?P<rest>.*)")
 _RESUBMITTED = re.compile(r"-(\d+)$")
+_OFFERED = re.compile(r"\.(ipynb(\.txt|\.json)?|zip|7z|rar|tar|tgz|gz|bz2|xz)$", re.IGNORECASE)
+"""Files that somebody meant to hand in, though only notebooks and zip files can be read."""
 _SEPARATORS = "_-. "
 _MAX_DEPTH = 6
 _MAX_NAME_BYTES = 150
@@ -45,6 +47,8 @@ class Submission:
     """The student's number in Canvas."""
     notes: tuple[str, ...] = ()
     """What the instructor should know about how it was found."""
+    refused: str = ""
+    """Why it cannot be used, whatever is in it."""
 
     def content_digest(self) -> str:
         """The same for the same bytes; where they cannot be used, for the same reason."""
@@ -79,17 +83,15 @@ def find_submissions(folder: Path, notebooks: Sequence[str]) -> list[Submission]
         notebooks: The names of the notebooks that can be handed in, such as 04_ppo.
 
     Raises:
-        SubmissionsError: No folder or nothing in it, a file that is none of the notebooks or nobody's, or two
-            submissions of one student for one notebook.
+        SubmissionsError: No folder or nothing in it, or a file that is nobody's. A student's own odd files, or several
+            for one notebook, are a submission that is refused.
     """
-    paths = _paths(folder)
     found: dict[tuple[str, str], list[tuple[_Name, Submission]]] = {}
+    odd: dict[str, list[_Name]] = {}
     unknown = []
-    for path in paths:
+    for path in _paths(folder):
         name = _read_name(path, path.relative_to(folder).parts, notebooks)
         asked = _notebooks_of(name, notebooks)
-        if not asked:
-            unknown.append(path)
         for notebook in asked:
             if not name.student:
                 raise SubmissionsError(
@@ -97,13 +99,39 @@ def find_submissions(folder: Path, notebooks: Sequence[str]) -> list[Submission]
                     f"a folder with the student's name."
                 )
             found.setdefault((name.student, notebook), []).append((name, _submission(name, notebook)))
-    if unknown:
-        names = ", ".join(map(_shown, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-        raise SubmissionsError(
-            f"it is not clear which notebook this is: {names}; known are {', '.join(notebooks)}. Rename it or take it "
-            f"out of the folder (the download of a whole class has to be unpacked)."
-        )
-    return [_only(found[key]) for key in sorted(found)]
+        if not asked and name.student:
+            odd.setdefault(name.student, []).append(name)
+        elif not asked:
+            unknown.append(path)
+    if unknown or not found:
+        raise SubmissionsError(_not_clear(unknown or [one.path for names in odd.values() for one in names], notebooks))
+    chosen = {key: _only(several) for key, several in found.items()}
+    for student, names in odd.items():
+        chosen |= _with_odd(student, names, chosen)
+    return [chosen[key] for key in sorted(chosen)]
+
+
+def _not_clear(paths: Sequence[Path], notebooks: Sequence[str]) -> str:
+    names = ", ".join(map(_shown, paths[:5])) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    return (
+        f"it is not clear which notebook this is: {names}; known are {', '.join(notebooks)}. Rename it or take it out "
+        f"of the folder (the download of a whole class has to be unpacked)."
+    )
+
+
+_Key = tuple[str, str]
+
+
+def _with_odd(student: str, names: Sequence[_Name], chosen: Mapping[_Key, Submission]) -> dict[_Key, Submission]:
+    """A student's submissions, where some files are none of the notebooks: it must not stop the others."""
+    files = ", ".join(name.path.name for name in names)
+    own = {key: submission for key, submission in chosen.items() if key[0] == student}
+    if own:
+        note = f"left aside, not a notebook that is asked for: {_printable(_decoded(files))}."
+        return {key: replace(submission, notes=(*submission.notes, note)) for key, submission in own.items()}
+    handed_in = sorted({notebook for _, notebook in chosen})
+    why = f"not a notebook that is asked for, by its name: {_printable(_decoded(files))}; name it {handed_in[0]}.ipynb."
+    return {(student, one): replace(_submission(names[0], one), refused=why) for one in handed_in}
 
 
 def safe_name(student: str) -> str:
@@ -150,7 +178,7 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
         for entry in entries:
             if entry.name.startswith((".", "__MACOSX")):
                 continue
-            if entry.name.lower().endswith((".ipynb", ".zip")):  # Of whatever kind: reading it refuses all but files.
+            if _OFFERED.search(entry.name):  # Of whatever kind: reading it refuses all but files.
                 yield Path(entry.path)
             elif depth and entry.is_dir(follow_symlinks=False):
                 yield from _walk(Path(entry.path), depth - 1)
@@ -166,14 +194,22 @@ def _read_name(path: Path, parts: Sequence[str], notebooks: Sequence[str]) -> _N
         moodle = _MOODLE.fullmatch(folders[0])
         who = _student(moodle["who"] if moodle else folders[0])
         return _Name(path=path, student=who, stem=stem, timestamp=path.parent / "timestamp.txt")
-    for pattern in (_CANVAS_ANONYMOUS, _CANVAS):
-        match = pattern.fullmatch(stem)
-        if match and (path.suffix.lower() == ".zip" or _split(_unnumbered(match["rest"]), notebooks)):
-            return _canvas_name(path, match)
-    if match := _MOODLE.fullmatch(stem):
-        return _Name(path=path, student=_student(match["who"]), stem=match["rest"])
-    who, notebook = _split(stem, notebooks) or ("" if path.suffix.lower() == ".ipynb" else stem, stem)
-    return _Name(path=path, student=_student(who), stem=notebook)
+    matches = [found for pattern in (_CANVAS_ANONYMOUS, _CANVAS, _MOODLE) if (found := pattern.fullmatch(stem))]
+    named = [one for one in matches if not _is_notebook(path) or _split(_unnumbered(one["rest"]), notebooks)]
+    if not named and (flat := _split(stem, notebooks)):
+        return _Name(path=path, student=_student(flat[0]), stem=flat[1])
+    if not matches:
+        return _Name(path=path, student="" if _is_notebook(path) else _student(stem), stem=stem)
+    # The platform wrote the start of the name, and the student the rest, which may look like another start.
+    match = min(named or matches, key=lambda match: len(match["who"]))
+    if match.re is not _MOODLE:
+        return _canvas_name(path, match)
+    return _Name(path=path, student=_student(match["who"]), stem=match["rest"])
+
+
+def _is_notebook(path: Path) -> bool:
+    """A browser may have added .txt or .json to the name."""
+    return ".ipynb" in (path.suffix.lower(), Path(path.stem).suffix.lower())
 
 
 def _canvas_name(path: Path, match: re.Match[str]) -> _Name:
@@ -211,14 +247,16 @@ def _split(stem: str, notebooks: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _notebooks_of(name: _Name, notebooks: Sequence[str]) -> list[str]:
-    """The known notebooks in a file."""
+    """The known notebooks in a file; none if that is not clear."""
     named = _split(name.stem, notebooks)
-    if name.path.suffix.lower() != ".zip":
+    if _is_notebook(name.path):
         return [named[1]] if named else []
+    if name.path.suffix.lower() != ".zip":
+        return []
     try:
         inside = notebooks_in(name.path)
     except Refused:  # Whoever reads it will be told the reason.
-        return [named[1]] if named else list(notebooks)
+        return [named[1]] if named else []
     return [notebook for notebook in notebooks if notebook in inside]
 
 
@@ -241,11 +279,10 @@ def _only(found: Sequence[tuple[_Name, Submission]]) -> Submission:
         return found[0][1]
     turns = [name.turn for name, _ in found if name.turn]
     if len(turns) < len(found):
-        (_, one), (_, other) = found[:2]
-        raise SubmissionsError(
-            f"there are two submissions of {one.student} for {one.notebook}: {_shown(one.path)} and "
-            f"{_shown(other.path)}; keep one."
-        )
+        files = ", ".join(_shown(submission.path) for _, submission in found)
+        if len({submission.content_digest() for _, submission in found}) == 1:
+            return replace(found[0][1], notes=(*found[0][1].notes, f"handed in more than once, all the same: {files}."))
+        return replace(found[0][1], refused=f"there are {len(found)} that differ: {files}; keep one.")
     last = found[turns.index(max(turns))][1]
     others = [_shown(submission.path) for _, submission in found if submission is not last]
     return replace(last, notes=(*last.notes, f"handed in again; left aside: {', '.join(others)}."))
@@ -266,10 +303,16 @@ def _time(path: Path | None) -> tuple[datetime | None, tuple[str, ...]]:
 
 def _student(name: str) -> str:
     """A name that can be written down: the same letters the same, and none that cannot be seen."""
-    text = unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "backslashreplace"))
-    return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text).strip(_SEPARATORS)
+    return _printable(unicodedata.normalize("NFC", _decoded(name))).strip(_SEPARATORS)
 
 
 def _shown(path: Path) -> str:
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return _printable(_decoded(str(path)))
+
+
+def _decoded(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in text)

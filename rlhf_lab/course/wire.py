@@ -75,11 +75,12 @@ def send(connection: socket.socket, value: Any) -> None:
     connection.sendall(pack(value))
 
 
-def receive(connection: socket.socket, timeout_s: float) -> Any:
+def receive(connection: socket.socket, timeout_s: float, max_bytes: int = MAX_PAYLOAD) -> Any:
     """The value that the other side sends.
 
     Args:
         timeout_s: For the whole message, so that slow drops do not hold the reader.
+        max_bytes: Of its arrays, and of what stands before them.
 
     Raises:
         WireError: It is not a message, or not whole in time.
@@ -87,6 +88,8 @@ def receive(connection: socket.socket, timeout_s: float) -> Any:
     """
     deadline = time.monotonic() + timeout_s
     header, payload = _lengths(_exactly(connection, _FRAME.size, deadline))
+    if max(header, payload) > max_bytes:
+        raise WireError("the message says that it is too large.")
     return _parsed(_exactly(connection, header, deadline), _exactly(connection, payload, deadline))
 
 
@@ -135,9 +138,13 @@ def _lowered(value: Any, blobs: list[bytes]) -> Any:
     if isinstance(value, int | float):
         return _number(value)
     if isinstance(value, np.ndarray):
+        if value.dtype.kind == "U":
+            return _lowered(value.tolist(), blobs)
         return _array(value, "array", blobs)
     if (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):
-        return _array(value.detach().cpu().resolve_conj().numpy(), "tensor", blobs)
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        # NumPy has no bfloat16; single precision holds each of its values.
+        return _array((value.float() if value.dtype == torch.bfloat16 else value).numpy(), "tensor", blobs)
     return _container(value, blobs)
 
 
@@ -159,8 +166,9 @@ def _number(value: Any) -> Any:
 
 def _array(array: np.ndarray, kind: str, blobs: list[bytes]) -> dict[str, Any]:
     if array.dtype.name not in DTYPES:
-        raise WireError(f"a {kind} of type {array.dtype} cannot be checked; give one of {', '.join(DTYPES)}.")
-    blobs.append(np.ascontiguousarray(array).tobytes())
+        known = ", ".join(DTYPES)
+        raise WireError(f"a {kind}'s type cannot be checked when it is {array.dtype}; give one of {known}.")
+    blobs.append(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).tobytes())
     return {kind: [array.dtype.name, list(array.shape)]}
 
 

@@ -212,7 +212,57 @@ def test_values_survive_the_way() -> None:
     assert back["plain"] == values["plain"]
 
 
-@pytest.mark.parametrize("value", [print, {1: 2}, b"x", {3}, 1j, np.array(["a"]), 2**70], ids=repr)
+def test_a_value_is_what_it_means_however_it_is_held() -> None:
+    numbers = np.array([1.0, -2.5])
+    assert (unpack(pack(numbers.astype(">f8"))) == numbers).all()
+    assert (unpack(pack(numbers.astype(">f4"))) == numbers).all()
+    assert unpack(pack(np.array(["a", "b"]))) == ["a", "b"]
+    assert torch.equal(unpack(pack(torch.tensor(numbers, dtype=torch.bfloat16))), torch.tensor([1.0, -2.5]))
+    negative = torch.conj(torch.tensor([1 + 2j])).imag
+    assert negative.is_neg() and unpack(pack(negative)).item() == -2.0
+
+
+def test_large_messages_are_refused_before_they_are_read(room: Room) -> None:
+    with connect(room) as connection:
+        send(connection, {"exercise": "gae", "more": "x" * 5000})
+        with pytest.raises((WireError, OSError)):
+            receive(connection, 10.0)
+    with connect(room) as connection:
+        send(connection, {"exercise": "gae"})
+        receive(connection, 10.0)
+        with contextlib.suppress(OSError):
+            send(connection, {"outcomes": [{"output": np.zeros(2**22)}]})
+        with pytest.raises((WireError, OSError)):
+            receive(connection, 10.0)
+    check("gae", gae)
+
+
+def test_a_room_goes_on_where_a_connection_could_not_be_taken(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted = socket.socket.accept
+    troubles = [OSError(24, "Too many open files")] * 2
+
+    def accept(self: socket.socket) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return accepted(self)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    connect(room).close()  # The room waits in the true `accept` until then.
+    check("gae", gae)
+    assert troubles == [] and room.close()["record"]["gae"]["passed"]
+
+
+def test_a_room_waits_as_long_as_a_cell_may_take(tmp_path: Path) -> None:
+    room = Room(str(tmp_path / "short.sock"), [exercise_of("gae")], timeout_s=0.2)
+    with connect(room) as connection:
+        send(connection, {"exercise": "gae"})
+        receive(connection, 10.0)
+        with pytest.raises((WireError, OSError)):
+            receive(connection, 10.0)
+    room.close()
+
+
+@pytest.mark.parametrize("value", [print, {1: 2}, b"x", {3}, 1j, np.array(["a"], dtype=object), 2**70], ids=repr)
 def test_what_cannot_be_checked_is_named(value: Any) -> None:
     with pytest.raises(WireError, match=r"cannot be checked|must be texts|too large"):
         pack(value)

@@ -1,5 +1,7 @@
 """Every exercise of the course: the reference and the variants pass, each mistake is refused with its own hint."""
 
+import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -8,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rlhf_lab.course.checking import NotYet, check, outcome_of
-from rlhf_lab.course.exercise import Exercise
+from rlhf_lab.course.exercise import Case, Exercise
 from rlhf_lab.course.exercises import MODULES, all_exercises, exercises_of
 from rlhf_lab.course.judging import Verdict, draw_cases, judge, questions, right_outcomes
 from rlhf_lab.course.wire import pack, unpack
@@ -63,6 +66,34 @@ def test_mistakes_are_refused_with_their_hint(exercise: Exercise, mistake: Calla
     assert " ".join(inspect.getdoc(mistake).split()) in got.message  # type: ignore[union-attr]
 
 
+def _single(value: Any) -> Any:
+    """A value in single precision."""
+    if isinstance(value, torch.Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, np.ndarray):
+        return value.astype(np.float32) if value.dtype.kind == "f" else value
+    if isinstance(value, dict):
+        return {key: _single(entry) for key, entry in value.items()}
+    return [_single(entry) for entry in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_single_precision_is_right(exercise: Exercise, seed: bytes) -> None:
+    def answer(*args: Any, **kwargs: Any) -> Any:
+        return _single(exercise.reference(*map(_single, args), **kwargs))
+
+    assert verdict(exercise, answer, seed).passed, verdict(exercise, answer, seed).message
+
+
+@pytest.mark.parametrize("exercise", [one for one in EXERCISES if one.kind == "predict"], ids=lambda one: one.id)
+def test_a_prediction_may_be_written_as_one_likes(exercise: Exercise) -> None:
+    right = exercise.reference()
+    spellings = [f" {right.upper()} "] if isinstance(right, str) else [np.array(right)]
+    for spelling in spellings:
+        assert verdict(exercise, spelling, b"s").passed, verdict(exercise, spelling, b"s").message
+
+
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_nothing_and_nonsense_get_no_points(exercise: Exercise) -> None:
     for answer in (lambda *args, **kwargs: None, lambda *args, **kwargs: 0.5, lambda *args, **kwargs: [], None, "x"):
@@ -111,6 +142,8 @@ def test_hidden_functions_are_no_answer(exercise: Exercise) -> None:
         home, _, function = name.rpartition(".")
         with pytest.raises(RuntimeError, match="hidden while your answer is checked"):
             check(exercise.id, getattr(importlib.import_module(home), function))
+        with pytest.raises(RuntimeError, match="hidden while your answer is checked"):
+            check(exercise.id, functools.partial(getattr(importlib.import_module(home), function)))
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
@@ -165,3 +198,18 @@ def test_messages_say_where_and_what() -> None:
         "must be a tensor of shape (2, 4), not a NumPy array"
         in verdict(exercise, lambda *args, **kwargs: np.zeros((2, 5)), b"s").message
     )
+    rounded = verdict(exercise, lambda *args, **kwargs: exercise.reference(*args, **kwargs) * 1.0001, b"s").message
+    assert "It is near: was a number rounded" in rounded and "It is near" not in flipped
+    assert "not an int." in verdict(exercise, lambda *args, **kwargs: 3, b"s").message
+
+
+def test_a_gradient_that_must_not_flow_is_named() -> None:
+    def reference(kept: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        return kept * held.detach()
+
+    def flows(kept: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        return kept * held
+
+    cases = [Case(title="one", args=(torch.ones(2), torch.ones(2)), gradient_of=(0, 1))]
+    exercise = dataclasses.replace(EXERCISES[0], reference=reference, cases=lambda rng: cases, parts={})
+    assert "The gradient[1] must be None: nothing is to flow" in verdict(exercise, flows, b"s").message

@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
+from filelock import FileLock
 
 from rlhf_lab.course.grading import Grading, grade
 from rlhf_lab.course.submissions import safe_name
@@ -140,16 +141,27 @@ def test_only_what_changed_is_graded_again_and_one_job_agrees_with_two(solutions
     assert changed == {"right"}
 
 
-def test_a_link_is_not_followed(solutions: Path, tmp_path: Path) -> None:
+def test_links_and_odd_files_are_their_students_own_refusal(solutions: Path, tmp_path: Path) -> None:
     folder = tmp_path / "handed_in"
     put(ATTACKS["right"], folder / "ana" / "04_ppo.ipynb")
     (folder / "bob").mkdir()
     LINKS["a symbolic link"](folder / "bob" / "04_ppo.ipynb", {})
+    put(ATTACKS["right"], folder / "cleo" / "scratch.ipynb")
     results = {one["student"]: one for one in grade(config(solutions, folder, tmp_path / "grades"))}
     assert {name: (one["status"], points(one)) for name, one in results.items()} == {
         "ana": ("graded", 6),
         "bob": ("refused", 0),
+        "cleo": ("refused", 0),
     }
+    assert "by its name: scratch.ipynb; name it 04_ppo.ipynb" in results["cleo"]["reason"]
+
+
+def test_two_graders_do_not_share_a_folder(solutions: Path, tmp_path: Path) -> None:
+    folder, out = small_class(tmp_path / "handed_in"), tmp_path / "grades"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(ValueError, match=r"somebody else is grading into .*grades just now"):
+        grade(config(solutions, folder, out))
+    assert not (out / "results").exists()
 
 
 def test_trusted_submissions_are_graded_without_a_sandbox_and_say_so(

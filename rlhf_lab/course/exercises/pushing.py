@@ -150,6 +150,7 @@ BEST_OF_N_KL = Exercise(
     cases=_divergence_cases,
     mistakes=(_unsorted, _worst_of_n, _other_direction, _sharpened, _continuous, _in_bits),
     variants=(_by_looping, _by_expansion),
+    tolerance=1e-4,  # In single precision a sum over a thousand responses is no better.
 )
 
 

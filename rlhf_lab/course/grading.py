@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class _Job:
     view: Path
     limits: Limits
     trusted: bool
+    code: str = field(default_factory=lambda: _code_digest())
+    """The package's digest when the grading began, wherever it is run."""
     submission: Submission | None = None
 
 
@@ -79,7 +81,8 @@ def grade(config: Grading) -> list[dict[str, Any]]:
         _check_references([_stored(out, jobs[name]) for name in asked])
         todo = [_with(jobs[submission.notebook], submission) for submission in submissions]
         _each(todo, config, "submissions")
-        return [_stored(out, job) or {} for job in todo]
+        # As it was graded, even where a submission was replaced meanwhile: the next run sees to that.
+        return [json.loads((out / _result_path(job)).read_text(encoding="utf-8")) for job in todo]
 
 
 def _references(config: Grading) -> dict[str, Reference]:
@@ -212,7 +215,7 @@ def _code_digest() -> str:
 
 def _digest(job: _Job) -> str:
     """Changes when anything changes that the result depends on."""
-    about = [_code_digest(), dump(job.reference.notebook), job.exercises, str(job.limits), job.trusted]
+    about = [job.code, dump(job.reference.notebook), job.exercises, str(job.limits), job.trusted]
     if one := job.submission:
         about += [one.content_digest(), one.student, str(one.submitted), one.late_marked, one.notes, one.refused]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()

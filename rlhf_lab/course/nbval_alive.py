@@ -1,6 +1,7 @@
 """A plugin for pytest: nbval notices within half a second that a kernel has died, not after the cell's time is up.
 
-It also says how long the cells took in all, and comes before nbval on pytest's command line, because it also saves nbval a second at the start.
+It also says how long the cells took in all. It comes before nbval on pytest's command line, because it saves nbval a
+second at the start.
 """
 
 import sys

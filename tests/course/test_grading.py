@@ -15,6 +15,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from rlhf_lab.course import grading
 from rlhf_lab.course.grading import Grading, grade
 from rlhf_lab.course.submissions import safe_name
 from tests.capabilities import ROOT
@@ -154,6 +155,24 @@ def test_links_and_odd_files_are_their_students_own_refusal(solutions: Path, tmp
         "cleo": ("refused", 0),
     }
     assert "by its name: scratch.ipynb; name it 04_ppo.ipynb" in results["cleo"]["reason"]
+
+
+def test_a_submission_replaced_while_it_is_graded_is_graded_again(
+    solutions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "handed_in" / "ana_04_ppo.ipynb"
+    put(ATTACKS["right"], path)
+    judged = grading._judged
+
+    def replaced(job: Any, *args: Any) -> Any:
+        if job.submission:
+            put(Attack(points=2, gae=WRONG_GAE), path)
+        return judged(job, *args)
+
+    monkeypatch.setattr(grading, "_judged", replaced)
+    assert summary(grade(config(solutions, path.parent, tmp_path / "grades", jobs=1))) == [("ana", "graded", 6)]
+    monkeypatch.setattr(grading, "_judged", judged)
+    assert summary(grade(config(solutions, path.parent, tmp_path / "grades", jobs=1))) == [("ana", "graded", 2)]
 
 
 def test_two_graders_do_not_share_a_folder(solutions: Path, tmp_path: Path) -> None:

@@ -116,9 +116,10 @@ def _hidden(where: Where) -> Sequence[Path]:
 def where(python: Path) -> Where:
     """Where a Python keeps its files."""
     code = (
-        "import json, os, sys, sysconfig; print(json.dumps(["
+        "import json, os, site, sys, sysconfig; print(json.dumps(["
         "[sys.prefix, sys.base_prefix, os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))],"
-        "[sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]]))"
+        "[sysconfig.get_path('purelib'), sysconfig.get_path('platlib'),"
+        " *site.getsitepackages([sys.prefix, sys.base_prefix])]]))"
     )
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, check=True, text=True)
     prefixes, packages = json.loads(done.stdout)

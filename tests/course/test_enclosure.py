@@ -67,3 +67,5 @@ def test_where_this_python_keeps_its_files() -> None:
     assert sys.prefix in found.prefixes or sys.prefix.startswith("/usr")
     assert not [prefix for prefix in found.prefixes if prefix.startswith("/usr/")]
     assert any(Path(folder, "pytest").is_dir() for folder in found.packages)
+    # A virtual environment can be told to look into the folders of the Python that it is made from.
+    assert any(Path(folder).is_relative_to(sys.base_prefix) for folder in found.packages)

@@ -78,6 +78,8 @@ def run_enclosed(
         stack.callback(_abandon, process)
         init = _first_process(process, status)
         stack.callback(os.close, init.handle)
+        # bubblewrap's inner half waits for the outer one, and for ever where that is killed too soon.
+        stack.callback(_kill, process, init.handle)
         census = stack.enter_context(contextlib.closing(_census(process, init)))
         # Nothing of the program runs before it is watched; nor ever, if the grader dies before this.
         os.write(go, b"1")

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 
 from rlhf_lab.course.wire import WireError, pack, receive, send, unpack
@@ -45,6 +46,33 @@ def check(name: str, answer: Any) -> None:
     if not passed:
         raise NotYet(message)
     print(message)  # noqa: T201
+    if not address and (borrowed := ", ".join(_borrowed(answer))):
+        print(  # noqa: T201
+            f"Careful: it uses {borrowed} from another cell. When it is graded, that cell is there only if it is an "
+            "answer, or was in the notebook from the start; otherwise copy it into this answer's cell."
+        )
+
+
+def _borrowed(answer: Any) -> list[str]:
+    """Names of the functions that an answer calls and that were defined in other cells of a notebook."""
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return []
+    used = [(name, answer.__globals__.get(name)) for name in dict.fromkeys(_names_in(code))]
+    # Each cell is a file of its own to Python.
+    return [
+        name
+        for name, value in used
+        if getattr(value, "__module__", "") == "__main__" and hasattr(value, "__code__")
+        if value.__code__.co_filename != code.co_filename
+    ]
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
 
 
 def outcome_of(answer: Any, question: Mapping[str, Any]) -> dict[str, Any]:

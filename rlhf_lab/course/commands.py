@@ -117,7 +117,14 @@ def run_grade(command: GradeCommand) -> str:
     canvas_ids = _canvas_ids(command.canvas)
     write_gradebook(out, results, written, late=late, roster=roster, canvas_ids=canvas_ids)
     write_feedback(out, results, written, late=late)
-    return _summary(command.out, results, sum(grade.points is None for grade in written.values()))
+    said = [_summary(command.out, results, sum(grade.points is None for grade in written.values()))]
+    undated = sum(result["submitted"] is None and not result["late_marked"] for result in results)
+    if late and undated:
+        said.append(
+            f"--due says nothing about {undated} of {len(results)} notebooks: nbgrader's timestamp.txt, or LATE in "
+            f"a file of Canvas, tell when one was handed in. They were taken as in time."
+        )
+    return "\n".join(said)
 
 
 def _canvas_ids(pairs: Sequence[str]) -> dict[str, str]:

@@ -7,12 +7,13 @@ import functools
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from tqdm.auto import tqdm
 
-from rlhf_lab.course.gradebook import NotebookGrade, grades_of
+from rlhf_lab.course.gradebook import NotebookGrade, grades_of, max_points_of
 from rlhf_lab.course.item_statistics import WrittenGrades, is_answered, written_grade
 from rlhf_lab.course.late import Late
 from rlhf_lab.course.submissions import safe_name
@@ -47,21 +48,36 @@ def write_feedback(
     folder, new = out / "feedback", out / ".feedback.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    names = []
+    names, most = [], max_points_of(results)
     for student, grades in tqdm(grades_of(results, written, late).items(), desc="feedback", delay=2):
         names.append(f"{safe_name(student)}.html")
         with naming(new / names[-1]):
-            (new / names[-1]).write_bytes(feedback_page(student, grades, written).encode("utf-8", "replace"))
+            page = feedback_page(student, grades, written, most=most)
+            (new / names[-1]).write_bytes(page.encode("utf-8", "replace"))
     replace_folder(new, folder)
     return [folder / name for name in names]
 
 
-def feedback_page(student: str, grades: Mapping[str, NotebookGrade], written: WrittenGrades) -> str:
-    """The page of a student, as HTML."""
+def feedback_page(
+    student: str,
+    grades: Mapping[str, NotebookGrade],
+    written: WrittenGrades,
+    *,
+    most: Mapping[str, float] = MappingProxyType({}),
+) -> str:
+    """The page of a student, as HTML; `most` has the points of every notebook that was asked for."""
+    missing = {name: points for name, points in most.items() if name not in grades}
     notebooks = [_notebook(name, grade, written) for name, grade in grades.items()]
-    had, most = sum(one["points"] for one in notebooks), sum(one["most"] for one in notebooks)
+    had, all_points = (sum(one[key] for one in notebooks) for key in ("points", "most"))
     waiting = sum(one["num_waiting"] for one in notebooks)
-    return _template().render(student=student, notebooks=notebooks, points=had, most=most, waiting=waiting)
+    return _template().render(
+        student=student,
+        notebooks=notebooks,
+        missing=missing,
+        points=had,
+        most=all_points + sum(missing.values()),
+        waiting=waiting,
+    )
 
 
 @functools.cache

@@ -296,10 +296,8 @@ def _marks(job: _Job, answers: Mapping[str, str], record: Mapping[str, Any]) -> 
             written.append({**about, "answer": said, "rubric": exercise["rubric"]})
             continue
         verdict = record.get(exercise["id"], {"points": 0, "passed": False, "message": "", "attempts": 0})
-        message = (
-            verdict["message"]
-            or f"{exercise['id']}: nothing to check: the answer is missing, is no Python, or ends the run."
-        )
+        why = "it is no Python, or the run ended before its check" if answer.strip() else "there is no answer"
+        message = verdict["message"] or f"{exercise['id']}: nothing to check: {why}."
         kept = {key: verdict[key] for key in ("points", "passed", "attempts")}
         checked.append({**about, **kept, "message": message, "answer": answer})
     return {"exercises": checked, "written": written}

@@ -175,11 +175,15 @@ def _unlike_number(right: Any, got: Any, tolerance: float, name: str) -> str:
     if right is None and name.startswith("the gradient") and got is not None:
         return f"{_start(name)} must be None: nothing is to flow from the output to this argument, so detach it."
     if isinstance(right, bool | str) or right is None:
-        return "" if type(got) is type(right) and got == right else f"{_start(name)} is not {_shown(got)}."
+        return "" if type(got) is type(right) and got == right else f"{_start(name)} is wrong: you gave {_shown(got)}."
     if isinstance(got, bool) or not isinstance(got, int | float):
         return f"{_start(name)} must be a number, not {_what(got)}."
     same = math.isclose(right, got, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(right) and math.isnan(got))
-    return "" if same else f"{_start(name)} is not {got:.6g}.{_nearly(math.isclose(right, got, rel_tol=_NEAR))}"
+    return (
+        ""
+        if same
+        else f"{_start(name)} is wrong: you gave {got:.6g}.{_nearly(math.isclose(right, got, rel_tol=_NEAR))}"
+    )
 
 
 def _unlike_array(right: Any, got: Any, tolerance: float, name: str) -> str:
@@ -201,10 +205,10 @@ def _unlike_array(right: Any, got: Any, tolerance: float, name: str) -> str:
     place = tuple(int(index) for index in np.argwhere(~close)[0])
     at = f"[{', '.join(map(str, place))}]" if place else ""
     others = int((~close).sum()) - 1
-    more = f", and {others} more are wrong" if others else ""
+    more = f" ({others} more are wrong)" if others else ""
     scale = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
     near = np.allclose(given, expected, rtol=_NEAR, atol=_NEAR * scale, equal_nan=True)
-    return f"{_start(name)}{at} is not {given[place]:.6g}{more}.{_nearly(near)}"
+    return f"{_start(name)}{at} is wrong: you gave {given[place]:.6g}{more}.{_nearly(near)}"
 
 
 def _nearly(is_near: bool) -> str:

@@ -211,6 +211,10 @@ def _without_solution(cell: NotebookNode) -> str:
             kept.append(line)
     if begun != ended or not begun:
         raise NotebookError(f"the cell {cell.id!r} has no region that begins and ends; {_REGION}.")
+    if cell.cell_type == "markdown" and any(line.strip() and line not in STUBS["markdown"] for line in kept):
+        raise NotebookError(
+            f"the cell {cell.id!r} holds more than the answer, which would be handed in with it; split it."
+        )
     return "\n".join(kept)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rlhf_lab.course import bubblewrap, enclosure
@@ -325,6 +326,11 @@ def test_nothing_runs_when_the_grader_ends_before_it_watches(monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         enclosed(name.code)
     assert not name.wait_until(alive=True, seconds=1.0)
+    assert not [process for process in psutil.process_iter(["cmdline"]) if name.name in " ".join(_command(process))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    return process.info["cmdline"] or []  # type: ignore[attr-defined]
 
 
 @needs_sandbox

@@ -163,3 +163,5 @@ def _obey(command: dict[str, Any], rooms: dict[str, Room]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main()
+    # A thread that still serves somebody must neither hold up the end nor be torn out of PyTorch, which aborts.
+    os._exit(0)

@@ -296,3 +296,4 @@ def test_the_process_obeys_and_ends_with_its_grader(tmp_path: Path, monkeypatch:
     process.stdin.close()
     assert process.wait(20) == 0
     process.stdout.close()
+    process.stdout.close()

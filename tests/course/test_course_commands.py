@@ -64,10 +64,11 @@ def test_the_sample_class_gets_the_grades_that_it_earned(tmp_path: Path, capsys:
     solutions, folder, out = str(ROOT / "solutions"), tmp_path / "in", tmp_path / "grades"
     make = ["sample-class", "--solutions", solutions, "--notebook", NOTEBOOK, "--out", str(folder)]
     assert said(capsys, *make)[0] == 0
-    limits = ["--jobs", "2", "--cell-s", "10", "--wall-s", "90"]
+    limits = ["--jobs", "2", "--cell-s", "10", "--wall-s", "90", "--due", "2026-11-30T23:59"]
     status, text, error = said(capsys, "grade", str(folder), "--out", str(out), "--solutions", solutions, *limits)
     assert status == 0, error
     assert f"12 notebooks of 12 students: {out}/grades.csv" in text
+    assert "--due says nothing about 12 of 12 notebooks" in text
     results = {path.parent.name: json.loads(path.read_text()) for path in (out / "results").rglob("*.json")}
     points = {name: sum(one["points"] for one in result["exercises"]) for name, result in results.items()}
     reference = Reference.load(ROOT / "solutions" / f"{NOTEBOOK}.ipynb")

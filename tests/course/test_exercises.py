@@ -169,6 +169,24 @@ def test_answers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "RLHF_LAB_CHECK_SOCKET" not in os.environ
 
 
+def test_a_helper_of_another_cell_is_pointed_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def cell(source: str, space: dict[str, Any]) -> None:
+        exec(compile(source, f"cell {len(space)}", "exec"), space)
+
+    notebook: dict[str, Any] = {"__name__": "__main__", "torch": torch}
+    cell("def helper(logits, temperature):\n    return torch.softmax(logits / temperature, dim=-1)", notebook)
+    cell("def borrows(logits, temperature):\n    return (lambda: helper(logits, temperature))()", notebook)
+    cell("def mine(*args):\n    return helper_too(*args)\nhelper_too = helper\n", notebook)
+    cell(
+        "def own(*args):\n    return part(*args)\ndef part(logits, by):\n    return torch.softmax(logits / by, -1)",
+        notebook,
+    )
+    check("policy-temperature", notebook["borrows"])
+    assert "Careful: it uses helper from another cell." in capsys.readouterr().out
+    check("policy-temperature", notebook["own"])
+    assert capsys.readouterr().out == "policy-temperature: right, 2 points.\n"
+
+
 def test_an_error_in_an_answer_keeps_its_traceback() -> None:
     def broken(*args: Any, **kwargs: Any) -> None:
         raise KeyError("mine")
@@ -193,7 +211,7 @@ def test_messages_say_where_and_what() -> None:
 
     assert "must have the shape (2, 4), not (4, 2)" in verdict(exercise, transposed, b"s").message
     flipped = verdict(exercise, lambda *args, **kwargs: -exercise.reference(*args, **kwargs), b"s").message
-    assert "Case: two rows of one length. The output[0, 0] is not" in flipped
+    assert "Case: two rows of one length. The output[0, 0] is wrong: you gave " in flipped
     assert (
         "must be a tensor of shape (2, 4), not a NumPy array"
         in verdict(exercise, lambda *args, **kwargs: np.zeros((2, 5)), b"s").message

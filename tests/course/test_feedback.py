@@ -171,3 +171,11 @@ def test_a_browser_runs_nothing_and_finds_nothing_missing(tmp_path: Path) -> Non
         check=True,
     ).stdout
     assert "<title>Feedback for" in dom and "<title>ran" not in dom
+
+
+def test_a_notebook_that_was_not_handed_in_counts(tmp_path: Path) -> None:
+    results = [result("ana", "04_ppo", exercise()), result("ben", "05_tldr", exercise()), result("ben", "04_ppo")]
+    write_feedback(tmp_path, results, {})
+    text = (tmp_path / "feedback" / "ana.html").read_text()
+    assert "05_tldr: nothing was handed in, 0 of 3 points." in text and "3 of 9 points" in text
+    assert "nothing was handed in" not in (tmp_path / "feedback" / "ben.html").read_text()

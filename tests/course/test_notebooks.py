@@ -146,6 +146,10 @@ MALFORMED = {
     "no end": (_source("double-answer", "    ### END SOLUTION", ""), "has no region that begins and ends"),
     "no begin": (_source("double-answer", "    ### BEGIN SOLUTION\n", ""), "'### END SOLUTION' is out of place"),
     "no region": (_source("why-answer", "### BEGIN SOLUTION\nBecause", "Because"), "out of place"),
+    "more than the answer": (
+        _source("why-answer", "### END SOLUTION", "### END SOLUTION\n\n## The next section"),
+        "holds more than the answer",
+    ),
     "nested": (_source("double-answer", "    doubled", "### BEGIN SOLUTION\n    doubled"), "out of place"),
     "misspelt": (_source("double-answer", "### BEGIN", "# BEGIN"), "'# BEGIN SOLUTION' is out of place"),
     "a region elsewhere": (_source("last", "time.", "### BEGIN SOLUTION\ntime."), "a solution but is no answer"),

@@ -113,10 +113,15 @@ def _points(number: int) -> str:
 def _hint(
     exercise: Exercise, cases: Sequence[Case], outcomes: Sequence[Mapping[str, Any]], wrong: Sequence[int]
 ) -> str:
-    """The hint of the first known mistake that gives these wrong outcomes; none if there is none."""
-    for mistake in exercise.mistakes:
-        if all(_agrees(exercise, mistake, cases[place], outcomes[place]) for place in wrong):
-            return " ".join((mistake.__doc__ or "").split())
+    """The hint of the first known mistake that gives these wrong outcomes, or at least the first of them.
+
+    The second is for answers with two mistakes: the one that is shown has its hint. An error is no such sign.
+    """
+    first = [wrong[0]] if "output" in outcomes[wrong[0]] else []
+    for places in filter(None, (wrong, first)):
+        for mistake in exercise.mistakes:
+            if all(_agrees(exercise, mistake, cases[place], outcomes[place]) for place in places):
+                return " ".join((mistake.__doc__ or "").split())
     return ""
 
 

@@ -203,6 +203,16 @@ def test_every_notebook_has_its_exercises() -> None:
         exercises_of("13_more")
 
 
+def test_of_two_mistakes_the_one_that_is_shown_has_its_hint() -> None:
+    exercise = next(one for one in EXERCISES if one.id == "own-scale")
+
+    def over_items_and_nan(ratings: np.ndarray) -> np.ndarray:
+        spread = ratings.std(0)
+        return (ratings - ratings.mean(0)) / np.where(spread == 0, 1.0, spread)
+
+    assert "You normalize each summary over its labelers." in verdict(exercise, over_items_and_nan, b"s").message
+
+
 def test_messages_say_where_and_what() -> None:
     exercise = next(one for one in EXERCISES if one.id == "gae")
 

@@ -225,6 +225,11 @@ def _first_by_chance() -> list[float]:
     return [first, second, mean, 0.5]
 
 
+def _in_percent() -> list[float]:
+    """Right, in percent; asked are shares between 0 and 1."""
+    return [100 * share for share in _two_sides()]
+
+
 TWO_SIDES = Exercise(
     id="two-sides",
     title="What the side does",
@@ -242,6 +247,7 @@ TWO_SIDES = Exercise(
         _cancels_exactly,
         _first_of_a_alone,
         _first_by_chance,
+        _in_percent,
     ),
     variants=(lambda: [0.8, 0.36, 0.58, 0.72], lambda: [0.803, 0.3555, 0.5793, 0.7238]),
     tolerance=0.006,

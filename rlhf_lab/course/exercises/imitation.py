@@ -162,6 +162,11 @@ def _swapped() -> list[float]:
     return [-math.log(0.3), -math.log(0.3), 7.0, 0.7 * 7 + 0.3 * 3]
 
 
+def _probabilities() -> list[float]:
+    """Your first two are probabilities. The loss of a token is the negative logarithm of its probability."""
+    return [0.3, 0.3, 7.0, 4.2]
+
+
 BLIND = Exercise(
     id="blind-loss",
     title="Two models, one loss",
@@ -171,7 +176,7 @@ BLIND = Exercise(
     difficulty=2,
     reference=_blind,
     cases=lambda rng: [Case(title="four numbers")],
-    mistakes=(_forgiving, _favorites, _most_likely, _middle, _swapped),
+    mistakes=(_forgiving, _favorites, _most_likely, _middle, _swapped, _probabilities),
     variants=(lambda: [1.204, 1.204, 7, 4.2], lambda: [1.2, 1.2, 7.0, 0.3 * 7 + 0.7 * 3]),
     tolerance=5e-3,
 )

@@ -58,6 +58,11 @@ def _after_softmax(logits: Tensor, temperature: float) -> Tensor:
     return probs / probs.sum(-1, keepdim=True)
 
 
+def _left_unnormalized(logits: Tensor, temperature: float) -> Tensor:
+    """Your rows add up to 1 / temperature: divide the logits, before the softmax makes probabilities of them."""
+    return torch.softmax(logits, dim=-1) / temperature
+
+
 def _over_rows(logits: Tensor, temperature: float) -> Tensor:
     """The columns add up to 1 instead of the rows: the softmax goes over the vocabulary, the last dimension."""
     return torch.softmax(logits / temperature, dim=0)
@@ -82,7 +87,7 @@ POLICY = Exercise(
     difficulty=1,
     reference=_policy,
     cases=_policy_cases,
-    mistakes=(_multiplied, _overflowing, _underflowing, _after_softmax, _over_rows),
+    mistakes=(_multiplied, _overflowing, _underflowing, _after_softmax, _left_unnormalized, _over_rows),
     variants=(_by_hand, _by_logsumexp),
     tolerance=1e-3,  # Logits in the thousands, in single precision.
 )

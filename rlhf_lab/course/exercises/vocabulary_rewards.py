@@ -33,6 +33,11 @@ def _so_far() -> list[float]:
     return [0.0, 0.0, -0.5, 1.75]
 
 
+def _backwards() -> list[float]:
+    """These are the returns from last to first: the first number is that of the first token."""
+    return [2.0, 0.5, 0.25, 0.125]
+
+
 RETURNS = Exercise(
     id="returns",
     title="Returns by hand",
@@ -42,7 +47,7 @@ RETURNS = Exercise(
     difficulty=1,
     reference=_returns,
     cases=lambda rng: [Case(title="four tokens")],
-    mistakes=(_without_own, _undiscounted, _from_the_start, _so_far),
+    mistakes=(_without_own, _undiscounted, _from_the_start, _so_far, _backwards),
     variants=(lambda: [1 / 8, 1 / 4, 1 / 2, 2], lambda: [0.1251, 0.2499, 0.5, 2.0]),
     tolerance=2e-3,
 )

@@ -538,7 +538,7 @@ ATTACKS: dict[str, Attack] = {
     "a loop that catches all": Attack(points=None, gae=STUBBORN, status=""),
     "an endless function": Attack(points=2, gae=SLOW_FUNCTION),
     "fork bomb": Attack(points=0, gae=FORK_BOMB, status=""),
-    "all memory": Attack(points=0, gae=MEMORY, status=""),
+    "all memory": Attack(points=None, gae=MEMORY, status=""),  # Whether memory or time is up first differs.
     "100 GB": Attack(points=None, gae=HUNDRED_GB, status=""),
     "full disk": Attack(points=2, gae=DISK),
     "endless output": Attack(points=None, gae=PRINTS, status=""),

@@ -18,7 +18,6 @@ PICTURES = os.environ.get("RLHF_LAB_PICTURES")
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.needs("browser")
 @pytest.mark.parametrize("solution", SOLUTIONS, ids=lambda path: path.stem)
 def test_run_all_cells(solution: Path, lab: "Lab") -> None:

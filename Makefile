@@ -33,7 +33,7 @@ release: .venv/.installed  ## make the students' notebooks from the solutions
 	.venv/bin/rlhf-lab release
 
 test: .venv/.installed  ## run every test that this machine can run, and list what was left out
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not alone"
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	.venv/bin/python -m pytest -m alone
 
 test-fast: .venv/.installed  ## run the tests that take seconds

@@ -159,6 +159,16 @@ def frozen_copy(network: PreTrainedModel) -> PreTrainedModel:
     return copied.eval()
 
 
+def check_size(size: str) -> None:
+    """Refuse a model size that is not known.
+
+    Raises:
+        ValueError: Unknown size.
+    """
+    if size not in MODEL_SIZES:
+        raise ValueError(f"model size {size!r} is unknown; choose one of {', '.join(MODEL_SIZES)}.")
+
+
 def new_policy(size: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) -> Policy:
     """A Llama-shaped policy with random weights.
 
@@ -170,8 +180,7 @@ def new_policy(size: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) 
     Raises:
         ValueError: Unknown size.
     """
-    if size not in MODEL_SIZES:
-        raise ValueError(f"model size {size!r} is unknown; choose one of {', '.join(MODEL_SIZES)}.")
+    check_size(size)
     config = LlamaConfig(
         # The default of 0.02 suits wide networks; narrow ones would need some hundred updates to outgrow it.
         initializer_range=MODEL_SIZES[size]["hidden_size"] ** -0.5,

@@ -7,6 +7,7 @@ out into failing: for named needs (`trl,real_data`), or with `all` for every tes
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 # Set before anything imports torch, and inherited by the processes that tests start.
@@ -127,6 +128,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid} needs {', '.join(sorted(unknown))}; "
                 f"tests/capabilities.py has {', '.join(CAPABILITIES)}."
             )
+    _slow_files_first(items)
+
+
+def _slow_files_first(items: list[pytest.Item]) -> None:
+    """The files with the largest share of slow tests first: two workers, each with one file at a time, end together."""
+    files: dict[Path, list[bool]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: -sum(files[item.path]) / len(files[item.path]))  # A file's tests keep their order.
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from rlhf_lab.data.batching import Candidates, completion_text, encode_candidates
 from rlhf_lab.data.datasets import pretraining_texts
 from rlhf_lab.data.world import CAREFUL, World
-from rlhf_lab.models import PAD_TOKEN, Policy, copy_network, new_policy
+from rlhf_lab.models import PAD_TOKEN, Policy, check_size, copy_network, new_policy
 from rlhf_lab.records import write_json
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs
@@ -81,7 +81,11 @@ def pretrain_base(size: str, out: str | Path, *, num_steps: int = 0, seed: int =
         out: Folder of the run; the model is written to its `result`.
         num_steps: Updates in each part; 0 takes the numbers that made the shipped model.
         seed: Draws weights and texts.
+
+    Raises:
+        ValueError: Unknown size.
     """
+    check_size(size)  # Before the texts are written, which takes a while.
     texts = pretraining_texts(NUM_TEXTS, seed=seed)
     tokenizer = train_tokenizer(texts[:20_000])
     start = new_policy(size, tokenizer, seed=seed)

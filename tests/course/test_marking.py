@@ -8,7 +8,6 @@ import pytest
 
 from rlhf_lab.course.marking import Marking, MarkingWidget, grade_written
 from rlhf_lab.course.written import WrittenError, WrittenGrade, merge_written, read_written
-from tests.capabilities import chromium
 from tests.course.sample_results import question, result
 
 if TYPE_CHECKING:  # A machine without a browser has no Playwright either, perhaps.
@@ -164,17 +163,6 @@ LOAD = """async ([esm, css, screen]) => {
   };
   front.default.render({ model: window.model, el: document.body });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=chromium(), headless=True, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -53,23 +53,25 @@ def test_no_confirmed_label_is_lost_when_the_kernel_is_killed(lab: "Lab", tmp_pa
     page.on("websocket", on_socket)
     name = lab.server.notebook(cell("compare", where, num=4000))
     lab.switch(name)
-    num_killed_inside = 0
     for _ in range(NUM_KILLS):
         widget = lab.run()
         before = len(confirmed)
         widget.evaluate(STREAM)
-        page.wait_for_timeout(draw.uniform(150, 600))
+        # Not a fixed time: on a slow machine the kernel would die before the first label.
+        end = time.monotonic() + 30
+        while len(confirmed) == before:
+            assert time.monotonic() < end, "no label was confirmed within 30 s"
+            page.wait_for_timeout(5)
+        page.wait_for_timeout(draw.uniform(0, 450))
         os.kill(lab.server.kernel_process(name), signal.SIGKILL)
         dialog = page.locator(".jp-Dialog")
         dialog.wait_for(timeout=30_000)
         page.evaluate("() => clearInterval(window.stream)")
-        num_killed_inside += len(confirmed) > before
         dialog.locator("button.jp-mod-accept").click()
         lab.wait()
     page.remove_listener("websocket", on_socket)
     kept = uids(where)
     print(f"{NUM_KILLS} kills: {len(confirmed)} confirmed, {len(kept)} kept, {len(sent)} sent")
-    assert num_killed_inside == NUM_KILLS, "every kill must come while labels stream in"
     assert len(kept) == len(set(kept))
     assert set(confirmed) <= set(kept) <= set(sent)
     labels = LabelStore(where).labels()

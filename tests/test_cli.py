@@ -109,7 +109,10 @@ def test_a_full_disk_is_named(
     assert not list(tmp_path.rglob("config.json"))
 
 
-def test_an_unknown_size_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_size_is_refused_before_texts_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlhf_lab.experiments.pretraining.pretraining_texts", None)  # To call it would be an error.
     assert "'huge'" in refused(capsys, "pretrain", "--size", "huge", "--out", str(tmp_path / "run"))
 
 

@@ -58,6 +58,7 @@ def test_the_commands_do_not_wait_for_pytorch() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.needs("sandbox")
 def test_the_sample_class_gets_the_grades_that_it_earned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     solutions, folder, out = str(ROOT / "solutions"), tmp_path / "in", tmp_path / "grades"

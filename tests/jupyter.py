@@ -59,7 +59,9 @@ class Server:
         self.root = base / "root"
         self.root.mkdir(parents=True)
         self.token = secrets.token_hex(16)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON"))}
+        # With the tests' own MPLBACKEND a kernel would show no figure.
+        foreign = ("JUPYTER", "IPYTHON", "MPLBACKEND")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.environment = kept | {"PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
         for name, folder in FOLDERS.items():
             (base / folder).mkdir()

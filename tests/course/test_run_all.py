@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from nbformat import NotebookNode
 
+from rlhf_lab.course.notebooks import load
 from tests.capabilities import ROOT
 
 if TYPE_CHECKING:
@@ -28,12 +30,19 @@ def test_run_all_cells(solution: Path, lab: "Lab") -> None:
     failed = [cell for cell in cells if any(":" in output for output in cell["outputs"])]
     assert not failed
     assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
-    assert any("display_data" in cell["outputs"] for cell in cells), "a notebook without a figure"
+    figures = lab.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-RenderedImage img")
+    assert figures.count() == len(_figures(solution)) > 0, "a figure is missing"
     # The fonts of mathematics aside, which JupyterLab has itself, a page asks nobody for anything.
     assert not lab.page.outside  # type: ignore[attr-defined]
     assert not [problem for problem in lab.page.problems if "pageerror" in problem]  # type: ignore[attr-defined]
     if PICTURES:
         _take_pictures(lab, Path(PICTURES) / solution.stem)
+
+
+def _figures(solution: Path) -> list[NotebookNode]:
+    """Outputs with a picture, as the solution stores them."""
+    outputs = [output for cell in load(solution).cells for output in cell.get("outputs", [])]
+    return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
 def _take_pictures(lab: "Lab", folder: Path) -> None:

@@ -87,6 +87,7 @@ _HOMES = {
         "plot_pulled",
         "plot_token_losses",
     ),
+    "rlhf_lab.training.dpo": ("DPOConfig", "dpo", "dpo_config"),
     "rlhf_lab.training.fit": ("OptimizerConfig",),
     "rlhf_lab.training.ppo": ("PPOConfig", "ppo", "ppo_config"),
     "rlhf_lab.training.reward_model": ("RewardModelConfig", "reward_model_config", "train_reward_model"),

@@ -1,15 +1,18 @@
-"""What a network thinks of candidates: log-probs, scores, values, the prompt being read once for all K responses.
+"""What a network thinks of texts: log-probs, scores, values, without padding, a shared prompt being read once.
 
-A prompt and its K responses are packed into one row, in which a response sees the prompt and itself. So a shared prompt
-costs one forward and one backward, and values and gradients are those of repeating it.
+All texts of a batch lie end to end in one row, and a prompt's K responses behind all prompts. So padding costs nothing,
+a shared prompt costs one forward and one backward, and values and gradients are those of reading each text alone.
 """
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf_lab.data.batching import Candidates
+from rlhf_lab.attention import Grid, Layout, can_unpad, read_unpadded
+from rlhf_lab.data.batching import Candidates, TokenBatch
 from rlhf_lab.equations.sequence import token_logprobs
 
 
@@ -26,11 +29,9 @@ def candidate_logprobs(
         temperature: Divides the logits, as in sampling.
         shared_prompt: Read the prompt once (True), once a response (False), or whichever is cheaper (None).
     """
-    hidden = _hidden(network, candidates, shared_prompt)
-    mask = candidates.response_mask
-    logits = vocabulary_head(network)(hidden[mask]).float() / temperature
-    logprobs = token_logprobs(logits, candidates.responses[mask])
-    return torch.zeros(mask.shape, dtype=logprobs.dtype, device=logprobs.device).masked_scatter(mask, logprobs)
+    reading, mask = _read(network, candidates, shared_prompt), candidates.response_mask
+    logits = vocabulary_head(network)(reading.hidden[reading.before]).float() / temperature
+    return _at(mask, token_logprobs(logits, candidates.responses[mask]))
 
 
 def candidate_scores(
@@ -43,12 +44,11 @@ def candidate_scores(
         candidates: What is scored.
         shared_prompt: As in `candidate_logprobs`.
     """
-    hidden = _hidden(network, candidates, shared_prompt, after=True)
-    lengths = candidates.response_mask.sum(-1)
-    last = (lengths - 1).clamp_min(0)[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
-    scores = score_head(network)(hidden.gather(2, last).squeeze(2)).squeeze(-1).float()
-    offset = getattr(network.config, "score_offset", 0.0)
-    return torch.where(lengths > 0, scores - offset, torch.zeros_like(scores))
+    reading, lengths = _read(network, candidates, shared_prompt), candidates.response_mask.sum(-1)
+    is_there = lengths > 0
+    last = lengths[is_there].cumsum(0) - 1
+    scores = score_head(network)(reading.hidden[reading.after[last]]).squeeze(-1).float()
+    return _at(is_there, scores - getattr(network.config, "score_offset", 0.0))
 
 
 def candidate_values(
@@ -58,24 +58,101 @@ def candidate_values(
 
     The reward model's offset is taken off here too, so that a critic that starts from it starts centred.
     """
-    hidden = _hidden(network, candidates, shared_prompt)
-    values = score_head(network)(hidden).squeeze(-1).float() - getattr(network.config, "score_offset", 0.0)
-    return values * candidates.response_mask
+    reading = _read(network, candidates, shared_prompt)
+    values = score_head(network)(reading.hidden[reading.before]).squeeze(-1).float()
+    return _at(candidates.response_mask, values - getattr(network.config, "score_offset", 0.0))
 
 
-def _hidden(
-    network: PreTrainedModel, candidates: Candidates, shared_prompt: bool | None, *, after: bool = False
-) -> Float[Tensor, "batch candidates response hidden"]:
-    """Last hidden states: those that predict each response token, or (`after`) those that have read it."""
-    packs = can_pack(network, candidates)
-    if shared_prompt and not packs:
-        raise ValueError(f"{type(network).__name__} cannot read a packed row; leave shared_prompt at None.")
-    if shared_prompt is None:
-        shared_prompt = packs and candidates.responses.shape[1] > 1
-    before_first, response = (_packed if shared_prompt else _repeated)(network.base_model, candidates)
-    if after:
-        return response
-    return torch.cat([before_first, response[:, :, :-1]], dim=2)
+def target_hidden(network: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, "targets hidden"]:
+    """The hidden states that predict the targets of `batch`, in their order; a text's first token is none."""
+    targets = batch.loss_mask[:, 1:]
+    if not can_unpad(network, batch.tokens.shape[1]):
+        hidden = network.base_model(input_ids=batch.tokens, attention_mask=batch.mask.long(), use_cache=False)[0]  # type: ignore[operator]
+        return hidden[:, :-1][targets]
+    mask = batch.mask
+    hidden = read_unpadded(network, batch.tokens[mask], positions_of(mask)[mask], Layout(Grid.of(mask)))
+    return hidden[(_numbered(mask)[:, 1:] - 1)[targets]]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Last hidden states, and which of them belong to each response token, in the order of the response mask."""
+
+    hidden: Float[Tensor, "vectors hidden"]
+    before: Int[Tensor, " tokens"]
+    """Predicts the token."""
+    after: Int[Tensor, " tokens"]
+    """Has read it."""
+
+
+def _read(network: PreTrainedModel, candidates: Candidates, shared_prompt: bool | None) -> _Reading:
+    longest = candidates.prompt.shape[1] + candidates.responses.shape[2]
+    unpads = can_unpad(network, longest)
+    if shared_prompt and not unpads:
+        raise ValueError(f"{type(network).__name__} cannot share a prompt; leave shared_prompt at None.")
+    if not unpads:
+        return _read_padded(network.base_model, candidates)
+    if candidates.responses.shape[1] > 1 and shared_prompt is not False:
+        return _read_branching(network, candidates)
+    return _read_each(network, candidates)
+
+
+def _read_branching(network: PreTrainedModel, candidates: Candidates) -> _Reading:
+    """Each prompt once, its responses behind it."""
+    prompt_mask, response_mask = candidates.prompt_mask, candidates.response_mask
+    lengths = prompt_mask.sum(-1)
+    positions = lengths[:, None, None] + positions_of(response_mask)
+    hidden = read_unpadded(
+        network,
+        torch.cat([candidates.prompt[prompt_mask], candidates.responses[response_mask]]),
+        torch.cat([positions_of(prompt_mask)[prompt_mask], positions[response_mask]]),
+        Layout.branching(prompt_mask, response_mask),
+    )
+    after = int(lengths.sum()) + _numbered(response_mask)
+    ends = (lengths.cumsum(0) - 1)[:, None, None].expand(-1, after.shape[1], 1)
+    before = torch.cat([ends, after[:, :, :-1]], dim=-1)
+    return _Reading(hidden, before[response_mask], after[response_mask])
+
+
+def _read_each(network: PreTrainedModel, candidates: Candidates) -> _Reading:
+    """Prompt and response as one text, the prompt repeated for each response."""
+    tokens, mask = _texts(candidates)
+    hidden = read_unpadded(network, tokens[mask], positions_of(mask)[mask], Layout(Grid.of(mask)))
+    after = _numbered(mask)[:, candidates.prompt.shape[1] :][candidates.response_mask.flatten(0, 1)]
+    return _Reading(hidden, after - 1, after)
+
+
+def _read_padded(backbone: nn.Module, candidates: Candidates) -> _Reading:
+    """As `_read_each`, for a network that knows its own attention only."""
+    tokens, mask = _texts(candidates)
+    hidden = backbone(input_ids=tokens, attention_mask=mask.long(), position_ids=positions_of(mask), use_cache=False)[
+        0
+    ].flatten(0, 1)
+    number = torch.arange(len(hidden), device=hidden.device).view(mask.shape)
+    after = number[:, candidates.prompt.shape[1] :][candidates.response_mask.flatten(0, 1)]
+    return _Reading(hidden, after - 1, after)
+
+
+def _texts(candidates: Candidates) -> tuple[Int[Tensor, "texts time"], Bool[Tensor, "texts time"]]:
+    count = candidates.responses.shape[1]
+    parts = [
+        (candidates.prompt, candidates.responses),
+        (candidates.prompt_mask, candidates.response_mask),
+    ]
+    tokens, mask = (
+        torch.cat([prompt.repeat_interleave(count, dim=0), response.flatten(0, 1)], dim=1) for prompt, response in parts
+    )
+    return tokens, mask
+
+
+def _numbered(mask: Bool[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """0, 1, 2, ... at the masked places, in their order."""
+    return mask.flatten().long().cumsum(0).view(mask.shape) - 1
+
+
+def _at(mask: Bool[Tensor, "*shape"], values: Float[Tensor, " counted"]) -> Float[Tensor, "*shape"]:
+    """The values at the masked places, 0 elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
 
 
 def vocabulary_head(network: PreTrainedModel) -> nn.Module:
@@ -94,69 +171,3 @@ def score_head(network: PreTrainedModel) -> nn.Module:
 def positions_of(mask: Tensor) -> Tensor:
     """Position of each token when only masked ones count; 0 for padding on the left."""
     return (mask.long().cumsum(-1) - 1).clamp_min(0)
-
-
-def can_pack(network: PreTrainedModel, candidates: Candidates) -> bool:
-    """Whether who sees whom is up to the mask alone.
-
-    It is not with a state that runs along the row, biases by distance in the row, or an attention that knows only
-    causal masks; nor with a window that is shorter than the texts.
-    """
-    config = network.config
-    kinds = set(getattr(config, "layer_types", None) or ())
-    length = candidates.prompt.shape[1] + candidates.responses.shape[2]
-    return (
-        config._attn_implementation == "sdpa"
-        and not getattr(network, "_is_stateful", False)
-        and not getattr(config, "alibi", False)
-        and kinds <= {"full_attention", "sliding_attention"}
-        and length <= (getattr(config, "sliding_window", None) or length)
-    )
-
-
-def _repeated(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    """One forward over prompt and response together, the prompt repeated K times."""
-    batch, count, width = candidates.responses.shape
-    start = candidates.prompt.shape[1]
-    prompt = candidates.prompt.repeat_interleave(count, dim=0)
-    mask = torch.cat(
-        [candidates.prompt_mask.repeat_interleave(count, dim=0), candidates.response_mask.flatten(0, 1)], dim=1
-    )
-    hidden = backbone(
-        input_ids=torch.cat([prompt, candidates.responses.flatten(0, 1)], dim=1),
-        attention_mask=mask.long(),
-        position_ids=positions_of(mask),
-        use_cache=False,
-    )[0].view(batch, count, start + width, -1)
-    return hidden[:, :, start - 1 : start], hidden[:, :, start:]
-
-
-def _packed(backbone: nn.Module, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    """One forward over rows of a prompt and its K responses, in which no response sees another."""
-    _, count, width = candidates.responses.shape
-    start = candidates.prompt.shape[1]
-    response_positions = candidates.prompt_mask.sum(-1)[:, None, None] + positions_of(candidates.response_mask)
-    hidden = backbone(
-        input_ids=torch.cat([candidates.prompt, candidates.responses.flatten(1)], dim=1),
-        attention_mask=_who_sees_whom(candidates),
-        position_ids=torch.cat([positions_of(candidates.prompt_mask), response_positions.flatten(1)], dim=1),
-        use_cache=False,
-    )[0]
-    before_first = hidden[:, None, start - 1 : start].expand(-1, count, -1, -1)
-    return before_first, hidden[:, start:].unflatten(1, (count, width))
-
-
-def _who_sees_whom(candidates: Candidates) -> Bool[Tensor, "batch 1 token token"]:
-    """True where a token of the packed row (down) may look at another (across)."""
-    _, count, width = candidates.responses.shape
-    device = candidates.prompt.device
-    # 0 for the prompt, 1 to K for the responses.
-    owner = torch.arange(count + 1, device=device).repeat_interleave(
-        torch.tensor([candidates.prompt.shape[1]] + [width] * count, device=device)
-    )
-    place = torch.arange(len(owner), device=device)
-    before = place[:, None] >= place
-    related = (owner == 0) | (owner[:, None] == owner)
-    real = torch.cat([candidates.prompt_mask, candidates.response_mask.flatten(1)], dim=1)
-    # Padding looks at itself: a softmax over nothing would be NaN.
-    return ((before & related & real[:, None]) | (place[:, None] == place))[:, None]

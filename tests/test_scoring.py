@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, MambaConfig, MambaForCausalLM, PreTrainedModel
 
+from rlhf_lab.attention import can_unpad
 from rlhf_lab.data.batching import Candidates
-from rlhf_lab.scoring import can_pack, candidate_logprobs, candidate_scores, candidate_values, vocabulary_head
+from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values, vocabulary_head
 from tests.networks import architectures, random_network, seeded
 
 VOCABULARY = 19
@@ -14,6 +15,7 @@ TOKENS = {"vocab_size": VOCABULARY, "eos_token_id": 1, "pad_token_id": 0}
 PROMPT_TOKENS = (5, 1, 3)
 RESPONSE_TOKENS = ((4, 1, 2), (2, 3, 1), (3, 0, 2))
 """Of each prompt's candidates; 0 is an absent one."""
+WRITTEN = sum(map(sum, RESPONSE_TOKENS))
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ways_to_read = pytest.mark.parametrize("shared_prompt", [True, False])
@@ -178,9 +180,15 @@ def count_inputs(module: nn.Module) -> list[int]:
 
 @pytest.mark.parametrize(
     ("shared_prompt", "read"),
-    [(True, [3 * (5 + 3 * 4)]), (False, [9 * (5 + 4)]), (None, [3 * (5 + 3 * 4)])],
+    [
+        (True, [sum(PROMPT_TOKENS) + WRITTEN]),
+        (False, [3 * sum(PROMPT_TOKENS) + WRITTEN]),
+        (None, [sum(PROMPT_TOKENS) + WRITTEN]),
+    ],
 )
-def test_a_shared_prompt_is_read_once_for_all_its_candidates(shared_prompt: bool | None, read: list[int]) -> None:
+def test_a_shared_prompt_is_read_once_for_all_its_candidates_and_padding_never(
+    shared_prompt: bool | None, read: list[int]
+) -> None:
     network = language_model()
     tokens = count_inputs(network.get_input_embeddings())
     candidate_logprobs(network, some_candidates(), shared_prompt=shared_prompt)
@@ -194,7 +202,7 @@ def test_a_single_candidate_is_read_in_one_pass() -> None:
     )
     tokens = count_inputs(network.get_input_embeddings())
     candidate_logprobs(network, single)
-    assert tokens == [3 * (5 + 4)]
+    assert tokens == [sum(PROMPT_TOKENS) + sum(group[0] for group in RESPONSE_TOKENS)]
 
 
 @ways_to_read
@@ -202,7 +210,7 @@ def test_logits_are_made_for_response_tokens_only(shared_prompt: bool) -> None:
     network = language_model()
     vectors = count_inputs(network.get_output_embeddings())
     candidate_logprobs(network, some_candidates(), shared_prompt=shared_prompt)
-    assert vectors == [sum(map(sum, RESPONSE_TOKENS))]
+    assert vectors == [WRITTEN]
 
 
 @ways_to_read
@@ -218,7 +226,7 @@ def test_gradient_checkpointing_keeps_the_gradient(shared_prompt: bool) -> None:
 
 
 @architectures
-def test_a_packed_row_may_be_longer_than_the_context(architecture: str) -> None:
+def test_all_texts_together_may_be_longer_than_the_context(architecture: str) -> None:
     candidates = some_candidates()
     many = Candidates(
         candidates.prompt,
@@ -228,8 +236,8 @@ def test_a_packed_row_may_be_longer_than_the_context(architecture: str) -> None:
     )
     network = language_model(architecture)
     assert many.prompt.shape[1] + many.responses[0].numel() > network.config.max_position_embeddings
-    packed, repeated = (candidate_logprobs(network, many, shared_prompt=shared) for shared in (True, False))
-    assert_same(network, packed, repeated)
+    shared, repeated = (candidate_logprobs(network, many, shared_prompt=shared) for shared in (True, False))
+    assert_same(network, shared, repeated)
 
 
 def test_a_window_that_holds_the_texts_changes_nothing() -> None:
@@ -248,20 +256,20 @@ def test_a_window_that_holds_the_texts_changes_nothing() -> None:
         ("sliding_window", 5 + 4 - 1),
     ],
 )
-def test_a_network_that_no_mask_keeps_apart_repeats_the_prompt(setting: str, value: object) -> None:
+def test_a_network_that_does_not_leave_attention_to_us_reads_padded_texts(setting: str, value: object) -> None:
     network, candidates = language_model(), some_candidates()
     setattr(network.config, setting, value)
     tokens = count_inputs(network.get_input_embeddings())
     candidate_logprobs(network, candidates)
     assert tokens == [9 * (5 + 4)]
-    with pytest.raises(ValueError, match="LlamaForCausalLM cannot read a packed row; leave shared_prompt at None"):
+    with pytest.raises(ValueError, match="LlamaForCausalLM cannot share a prompt; leave shared_prompt at None"):
         candidate_logprobs(network, candidates, shared_prompt=True)
 
 
-def test_a_network_with_a_running_state_repeats_the_prompt() -> None:
+def test_a_network_with_a_running_state_reads_padded_texts() -> None:
     config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4)
-    network, candidates = MambaForCausalLM(config), some_candidates()
-    assert not can_pack(network, candidates)
+    network = MambaForCausalLM(config)
+    assert not can_unpad(network, 1)
 
 
 def test_a_network_without_a_vocabulary_head_is_refused() -> None:

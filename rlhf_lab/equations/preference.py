@@ -86,6 +86,30 @@ def pairwise_loss(
     return losses.masked_fill(~is_pair, 0.0).sum((1, 2)) / is_pair.sum((1, 2)).clamp(min=1)
 
 
+def implicit_reward(
+    logprobs: Float[Tensor, "*batch response"], ref_logprobs: Float[Tensor, "*batch response"], *, kl_coef: float
+) -> Float[Tensor, "*batch"]:
+    """The score of each response for which the policy would be the optimum of reward minus KL penalty.
+
+        r(x, y) = beta log( pi(y | x) / pi_ref(y | x) )
+
+    A summand that depends on the prompt alone is left out; differences of two responses do not have it. So DPO is
+    `bradley_terry_loss` of two implicit rewards: L = -log sigma(r(x, y_w) - r(x, y_l)).
+
+    Args:
+        logprobs: Of each token; 0 outside the response.
+        kl_coef: beta, the price of one nat of KL(policy || reference).
+
+    Reference:
+        Rafailov et al. 2023, arXiv:2305.18290, eq. 5 without its last summand; the loss is their eq. 7.
+
+    Example:
+        >>> implicit_reward(torch.tensor([[-1.0, -2.0, 0.0]]), torch.tensor([[-1.5, -3.5, 0.0]]), kl_coef=0.5)
+        tensor([1.])
+    """
+    return kl_coef * (logprobs - ref_logprobs).sum(-1)
+
+
 def ranking_loss(
     scores: Float[Tensor, "batch candidates"],
     ranks: Real[Tensor, "batch candidates"],

@@ -74,6 +74,7 @@ class Fit:
             lr=config.learning_rate,
             eps=config.adam_eps,
             weight_decay=config.weight_decay,
+            fused=True,
         )
         self._applied, self._optimizer = run.accelerator.prepare(_Applied(self.network), optimizer)
 

@@ -14,12 +14,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rlhf_lab.data.batching import Candidates, encode_candidates
-from rlhf_lab.data.datasets import column, comparisons_of
-from rlhf_lab.equations.preference import bradley_terry_loss, pairwise_loss
+from rlhf_lab.data.datasets import comparisons_of
+from rlhf_lab.equations.preference import bradley_terry_loss
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.models import Policy, RewardModel, new_reward_model
 from rlhf_lab.records import check_scale
@@ -27,6 +25,14 @@ from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_scores
 from rlhf_lab.seams import checked
 from rlhf_lab.training.fit import Fit, OptimizerConfig
+from rlhf_lab.training.rankings import (
+    LabeledCandidates,
+    Ranking,
+    agreement,
+    element_losses,
+    encode_rankings,
+    rankings_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,24 +59,6 @@ def reward_model_config(scale: str) -> RewardModelConfig:
     laptop = RewardModelConfig(optimizer=fast, max_prompt_tokens=192, max_response_tokens=48)
     tiny = replace(laptop, batch_size=8)
     return {"tiny": tiny, "laptop": laptop, "gpu": RewardModelConfig(micro_batch_size=8)}[check_scale(scale)]
-
-
-@dataclass(frozen=True)
-class LabeledCandidates(Candidates):
-    """Prompts with K answers each, and the label of each pair: `is_pair[0, 2, 1]` says that 2 was chosen over 1."""
-
-    chosen_prob: Float[Tensor, "batch candidates candidates"]
-    """How sure it is that the chosen answer (down) is better than the rejected one (across); read at pairs only."""
-    is_pair: Bool[Tensor, "batch candidates candidates"]
-
-
-@dataclass(frozen=True)
-class _Ranking:
-    """A batch element: a prompt, its distinct answers, and (chosen, rejected, chosen_prob) of each labeled pair."""
-
-    prompt: str
-    answers: list[str]
-    pairs: list[tuple[int, int, float]]
 
 
 def train_reward_model(
@@ -106,101 +94,33 @@ def train_reward_model(
     config = configured(RewardModelConfig(), config, overrides)
     run = run or Run()
     pair_loss = checked("pair_loss", pair_loss, bradley_terry_loss, lambda chosen, rejected: chosen.shape, "pair")
-    rankings = _rankings(comparisons_of(comparisons))
+    rankings = rankings_of(comparisons_of(comparisons))
     model = new_reward_model(policy, generator=run.rng("head"))
+    limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
     fit = Fit(run, model.network, config.optimizer, num_updates=num_steps)
 
     for step in run.steps(num_steps, {"fit": fit}, name="reward model"):
         rows = run.batch_rows(step, len(rankings), config.batch_size)[run.share(config.batch_size)]
-        batch = _encode(model, [rankings[row] for row in rows], config).to(run.device)
+        batch = encode_rankings(model.tokenizer, [rankings[row] for row in rows], **limits).to(run.device)
         seen: list[Tensor] = []
 
         def loss(part: LabeledCandidates, count: float, seen: list[Tensor] = seen) -> Tensor:
             scores = fit(candidate_scores, part)
             seen.append(scores.detach())
-            return _losses(pair_loss, scores, part).sum() / count
+            return element_losses(pair_loss, scores, part).sum() / count
 
         rate = fit.learning_rate
         counted = torch.ones(len(batch), dtype=torch.bool)
         value = fit.step(batch, loss, counted=counted, micro_batch_size=config.micro_batch_size)
-        agreement = _agreement(run, torch.cat(seen), batch)
-        run.log(step, {"rm/loss": value, **agreement, "rm/learning_rate": rate})
+        agreed = agreement(run, torch.cat(seen), batch, "rm")
+        run.log(step, {"rm/loss": value, **agreed, "rm/learning_rate": rate})
     trained = RewardModel(fit.network, model.tokenizer, tuple(run.history))  # type: ignore[arg-type]
     return _centered(trained, rankings, references, config)
 
 
-def _rankings(comparisons: Dataset) -> list[_Ranking]:
-    """An element for each group and for each row without one, in the order in which they first appear."""
-    texts = zip(*(column(comparisons, name) for name in ("prompt", "chosen", "rejected")), strict=True)
-    probs, groups = column(comparisons, "chosen_prob"), column(comparisons, "group")
-    elements: dict[str | int, _Ranking] = {}
-    for index, ((prompt, chosen, rejected), prob, group) in enumerate(zip(texts, probs, groups, strict=True)):
-        element = elements.setdefault(group or index, _Ranking(prompt, [], []))
-        if prompt != element.prompt:
-            raise ValueError(
-                f"row {index} of the dataset: group {group!r} has rows of two prompts ({element.prompt!r:.60} and "
-                f"{prompt!r:.60}); a group is a ranking of one prompt's answers: give each prompt a group of its own."
-            )
-        answers = element.answers
-        answers += [text for text in (chosen, rejected) if text not in answers]
-        pair = (answers.index(chosen), answers.index(rejected))
-        if any(set(pair) == {*known[:2]} for known in element.pairs):
-            raise ValueError(
-                f"row {index} of the dataset: group {group!r} compares the same two answers twice ({chosen!r:.60} and "
-                f"{rejected!r:.60}); a ranking has each pair once: drop one of the rows, or give each labeler a group."
-            )
-        element.pairs.append((*pair, prob))
-    return list(elements.values())
-
-
-def _encode(model: RewardModel, rankings: Sequence[_Ranking], config: RewardModelConfig) -> LabeledCandidates:
-    candidates = encode_candidates(
-        model.tokenizer,
-        [ranking.prompt for ranking in rankings],
-        [ranking.answers for ranking in rankings],
-        max_prompt_tokens=config.max_prompt_tokens,
-        max_response_tokens=config.max_response_tokens,
-    )
-    count = candidates.responses.shape[1]
-    chosen_prob = torch.ones(len(rankings), count, count)
-    is_pair = torch.zeros(len(rankings), count, count, dtype=torch.bool)
-    for row, ranking in enumerate(rankings):
-        for chosen, rejected, prob in ranking.pairs:
-            chosen_prob[row, chosen, rejected] = prob
-            is_pair[row, chosen, rejected] = True
-    return LabeledCandidates(**vars(candidates), chosen_prob=chosen_prob, is_pair=is_pair)
-
-
-def _losses(
-    pair_loss: Callable[..., Tensor], scores: Float[Tensor, "batch candidates"], part: LabeledCandidates
-) -> Float[Tensor, " batch"]:
-    """Loss of each element, the mean over its pairs."""
-    if pair_loss is bradley_terry_loss:
-        return pairwise_loss(scores, part.chosen_prob, part.is_pair)
-    # Only what was compared: a plain label may be read without the loss of the choice that nobody made.
-    row, chosen, rejected = part.is_pair.nonzero(as_tuple=True)
-    better, worse, prob = scores[row, chosen], scores[row, rejected], part.chosen_prob[part.is_pair]
-    losses = prob * pair_loss(better, worse)
-    is_soft = prob < 1
-    if bool(is_soft.any()):
-        reversed_losses = pair_loss(worse[is_soft], better[is_soft])
-        losses = losses.index_add(0, is_soft.nonzero()[:, 0], (1 - prob[is_soft]) * reversed_losses)
-    return losses.new_zeros(len(scores)).index_add(0, row, losses) / part.is_pair.sum((1, 2)).clamp(min=1)
-
-
-def _agreement(run: Run, scores: Float[Tensor, "batch candidates"], batch: LabeledCandidates) -> dict[str, float]:
-    """Accuracy and mean margin over the pairs of all processes that are no ties; NaN if there are none."""
-    is_decided = batch.is_pair & (batch.chosen_prob > 0.5)
-    margins = (scores.unsqueeze(2) - scores.unsqueeze(1))[is_decided]
-    # Sums, because processes whose largest groups differ have scores of different shapes.
-    sums = torch.stack([(margins > 0).float().sum(), margins.sum(), is_decided.float().sum()])
-    right, total, count = run.accelerator.reduce(sums, reduction="sum")  # type: ignore[misc]
-    return {"rm/accuracy": (right / count).item(), "rm/margin": (total / count).item()}
-
-
 def _centered(
-    model: RewardModel, rankings: Sequence[_Ranking], references: Dataset | None, config: RewardModelConfig
+    model: RewardModel, rankings: Sequence[Ranking], references: Dataset | None, config: RewardModelConfig
 ) -> RewardModel:
     """Shift the scores so that references, or else the answers, are worth 0. Huang et al. 2024, detail 15."""
     reward = LearnedReward(

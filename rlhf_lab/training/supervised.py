@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from datasets import Dataset
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from rlhf_lab.data.batching import TokenBatch, encode_demonstrations, encode_texts
 from rlhf_lab.data.datasets import column, demonstrations_of
@@ -20,6 +21,7 @@ from rlhf_lab.equations.sequence import next_token_loss
 from rlhf_lab.models import Policy, copy_network
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
+from rlhf_lab.scoring import target_hidden, vocabulary_head
 from rlhf_lab.seams import checked
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
@@ -68,16 +70,14 @@ def sft_config(scale: str) -> SFTConfig:
 
 
 def target_losses(
-    network: nn.Module, batch: TokenBatch, token_loss: Callable[..., Tensor] = next_token_loss
+    network: PreTrainedModel, batch: TokenBatch, token_loss: Callable[..., Tensor] = next_token_loss
 ) -> Float[Tensor, " counted"]:
     """Loss of every counted token, -log p(token | tokens before it), in the order of the batch.
 
     Only the counted positions reach the vocabulary, so no logits are made for prompts or padding.
     """
-    hidden = network.base_model(input_ids=batch.tokens, attention_mask=batch.mask.long(), use_cache=False)[0]  # type: ignore[operator]
-    counted = batch.loss_mask[:, 1:]
-    logits = network.get_output_embeddings()(hidden[:, :-1][counted])  # type: ignore[operator]
-    return token_loss(logits.float(), batch.tokens[:, 1:][counted])
+    logits = vocabulary_head(network)(target_hidden(network, batch))
+    return token_loss(logits.float(), batch.tokens[:, 1:][batch.loss_mask[:, 1:]])
 
 
 def pretrain(

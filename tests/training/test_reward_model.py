@@ -22,7 +22,7 @@ from rlhf_lab.models import Policy, RewardModel, new_reward_model
 from rlhf_lab.records import Comparison
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_scores
-from rlhf_lab.training import reward_model
+from rlhf_lab.training import rankings
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 from rlhf_lab.training.reward_model import RewardModelConfig, train_reward_model
 from tests.capabilities import ROOT
@@ -120,7 +120,7 @@ def test_each_answer_of_a_ranking_is_read_once(
         read.extend(zip(prompts, answers, strict=True))
         return encode_candidates(tokenizer, prompts, answers, **limits)
 
-    monkeypatch.setattr(reward_model, "encode_candidates", spy)
+    monkeypatch.setattr(rankings, "encode_candidates", spy)
     train(policy, rows, batch_size=len(SIZES))
     expected = []
     for element in elements_of(rows):

@@ -157,7 +157,7 @@ def test_a_ranking_is_the_mean_over_its_pairs_for_a_loss_of_ones_own(policy: Pol
 
 def test_a_loss_that_overflows_for_the_choice_that_nobody_made_is_not_asked_about_it() -> None:
     """A plain label's other choice would be infinitely bad, and 0 times infinity is no number."""
-    from rlhf_lab.training.reward_model import LabeledCandidates, _losses
+    from rlhf_lab.training.rankings import LabeledCandidates, element_losses
 
     scores = torch.tensor([[500.0, -500.0]], requires_grad=True)
     is_pair = torch.tensor([[[False, True], [False, False]]])
@@ -169,7 +169,7 @@ def test_a_loss_that_overflows_for_the_choice_that_nobody_made_is_not_asked_abou
         chosen_prob=torch.ones(1, 2, 2),
         is_pair=is_pair,
     )
-    loss = _losses(lambda chosen, rejected: -torch.log(torch.sigmoid(chosen - rejected)), scores, part)
+    loss = element_losses(lambda chosen, rejected: -torch.log(torch.sigmoid(chosen - rejected)), scores, part)
     assert loss.item() == 0.0
     loss.sum().backward()
     assert torch.isfinite(scores.grad).all()  # type: ignore[arg-type]

@@ -1,0 +1,108 @@
+"""What is to be done in a benchmark, as files that any library can read: a model, a reward model, rows, settings.
+
+The rows come from the embedded world. Prompts are cut to between 50 and 90 tokens, so that they are about 70 long and
+of different lengths, as real ones are; `*_in_order.jsonl` holds the rows in the order in which our stages take them, so
+that a peer that reads them one after the other trains on the very same batches, and must get the same losses.
+"""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rlhf_lab import load_base, load_tldr
+from rlhf_lab.data.batching import query_tokens
+from rlhf_lab.models import MODEL_SIZES, Policy, RewardModel, new_reward_model
+from rlhf_lab.runs import Run
+from rlhf_lab.shipped import load_shipped_comparisons, load_trained
+
+SHAPES = MODEL_SIZES | {
+    "wide": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4},
+}
+"""`large` has hidden size 128 and ships trained; `wide` has twice that, and random weights."""
+STAGES = ("sft", "reward", "dpo", "ppo", "generate", "best_of_n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Shared by ours and every peer."""
+
+    stage: str
+    size: str = "large"
+    dtype: str = "float32"
+    num_steps: int = 8
+    """Updates of SFT, reward model and DPO; rollouts of PPO; batches that are written."""
+    batch_size: int = 32
+    """Examples, pairs, or episodes of a rollout."""
+    num_candidates: int = 1
+    num_epochs: int = 2
+    num_minibatches: int = 2
+    learning_rate: float = 1e-5
+    max_prompt_tokens: int = 96
+    max_response_tokens: int = 48
+    temperature: float = 0.7
+    seed: int = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Prompts, demonstrations or comparisons that a run reads."""
+        return self.num_steps * self.batch_size // self.num_candidates
+
+
+def models(settings: Settings) -> tuple[Policy, RewardModel]:
+    """A policy and a reward model: the trained ones that ship, or random ones of a shape that does not."""
+    if settings.size in MODEL_SIZES:
+        return load_trained("supervised", settings.size), load_trained("reward_model", settings.size)  # type: ignore[return-value]
+    tokenizer = load_base("laptop").tokenizer
+    shape: dict[str, Any] = SHAPES[settings.size]
+    torch.manual_seed(settings.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,  # type: ignore[arg-type]
+        pad_token_id=tokenizer.pad_token_id,  # type: ignore[arg-type]
+        **shape,
+    )
+    policy = Policy(LlamaForCausalLM(config), tokenizer)
+    return policy, new_reward_model(policy, generator=torch.Generator().manual_seed(settings.seed))
+
+
+def rows(settings: Settings, tokenizer: Any) -> list[dict[str, str]]:
+    """As many rows as a run reads, with their prompts cut."""
+    if settings.stage in ("reward", "dpo"):
+        columns, data = ("prompt", "chosen", "rejected"), load_shipped_comparisons()
+    else:
+        columns, data = ("prompt", "completion"), load_tldr(scale="laptop").demonstrations
+    rng = random.Random(settings.seed)
+    chosen = data.select(range(settings.num_rows))
+    cut = []
+    for row in chosen:
+        ids = query_tokens(tokenizer, row["prompt"], max_tokens=rng.randint(50, 90))  # type: ignore[index]
+        cut.append({name: row[name] for name in columns} | {"prompt": tokenizer.decode(ids)})  # type: ignore[index]
+    return cut
+
+
+def write(settings: Settings, folder: Path) -> None:
+    """Everything that a run needs, below `folder`."""
+    folder.mkdir(parents=True)
+    policy, reward = models(settings)
+    policy.save(folder / "policy")
+    reward.save(folder / "reward")
+    # Where our reward model starts, for a peer that is to start there too.
+    new_reward_model(policy, generator=Run(seed=settings.seed).rng("head")).save(folder / "start")
+    table = rows(settings, policy.tokenizer)
+    run, number = Run(seed=settings.seed), settings.batch_size // settings.num_candidates
+    order = [row for step in range(settings.num_steps) for row in run.batch_rows(step, len(table), number)]
+    _write_lines(folder / "rows.jsonl", table)
+    _write_lines(folder / "rows_in_order.jsonl", [table[row] for row in order])
+    (folder / "settings.json").write_text(json.dumps(asdict(settings)))
+
+
+def _write_lines(path: Path, table: Sequence[Mapping[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")

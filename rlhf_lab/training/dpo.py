@@ -1,0 +1,117 @@
+"""DPO: the policy that a reward model and PPO would be aiming for, straight from the comparisons.
+
+Differences from training a reward model:
+- the score of an answer is how much likelier the policy makes it than the reference does, so the policy itself is
+  trained, and there is no head and no constant to fix afterwards;
+- `kl_coef` is the price of drift of the objective whose optimum is fitted, as in PPO; here it scales the score.
+Differences from PPO: nothing is sampled, there is no critic, and the answers are those that were compared.
+
+Reference: Rafailov et al. 2023, arXiv:2305.18290.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from rlhf_lab.data.datasets import comparisons_of
+from rlhf_lab.equations.preference import bradley_terry_loss, implicit_reward
+from rlhf_lab.models import Policy, copy_network, frozen_copy
+from rlhf_lab.records import check_scale
+from rlhf_lab.runs import Run, configured
+from rlhf_lab.scoring import candidate_logprobs
+from rlhf_lab.seams import checked
+from rlhf_lab.training.fit import Fit, OptimizerConfig
+from rlhf_lab.training.rankings import LabeledCandidates, agreement, element_losses, encode_rankings, rankings_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPOConfig:
+    """DPO; the defaults are the baseline of Huang et al. 2024 (arXiv:2403.17031, appendix)."""
+
+    num_epochs: float = 1.0
+    batch_size: int = 64
+    """Prompts in an update, over all processes."""
+    micro_batch_size: int | None = None
+    max_prompt_tokens: int = 512
+    max_response_tokens: int = 169
+    kl_coef: float = 0.05
+    """beta: price of one nat of KL(policy || reference), in units of the reward that explains the choices."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be meant."""
+        if self.num_epochs <= 0 or self.batch_size < 1:
+            raise ValueError(f"num_epochs ({self.num_epochs}) and batch_size ({self.batch_size}) must be above 0.")
+        if self.kl_coef <= 0:
+            raise ValueError(
+                f"kl_coef must be above 0, not {self.kl_coef}: without a price of drift no policy is best."
+            )
+
+
+def dpo_config(scale: str) -> DPOConfig:
+    """The preset of a scale."""
+    fast = OptimizerConfig(learning_rate=1e-4, warmup_fraction=0.05)
+    laptop = DPOConfig(optimizer=fast, max_prompt_tokens=192, max_response_tokens=48, kl_coef=0.1)
+    tiny = replace(laptop, batch_size=8)
+    return {"tiny": tiny, "laptop": laptop, "gpu": DPOConfig(micro_batch_size=8)}[check_scale(scale)]
+
+
+def dpo(
+    policy: Policy,
+    comparisons: Dataset | Sequence[Any],
+    config: DPOConfig | None = None,
+    *,
+    run: Run | None = None,
+    pair_loss: Callable[..., Tensor] = bradley_terry_loss,
+    **overrides: Any,
+) -> Policy:
+    """A policy that makes the chosen answers likelier than the rejected ones, at a price for leaving where it started.
+
+    Rows of one `group` are one batch element, as in `train_reward_model`.
+
+    Args:
+        policy: The start, and the reference; not changed. Usually it is the supervised policy that wrote the answers.
+        comparisons: Rows with `prompt`, `chosen`, `rejected`, and as one likes `chosen_prob` and `group`; or a list of
+            `Comparison`.
+        config: Settings; `overrides` replace single fields.
+        run: Where to log and to keep checkpoints.
+        pair_loss: The loss of each pair, from `(chosen_rewards, rejected_rewards)`, both implicit; an exercise's own
+            goes here. A soft label weighs the losses of both choices.
+
+    Returns:
+        The tuned policy, with the metrics of every step in its history.
+
+    Raises:
+        ValueError: What `train_reward_model` refuses.
+    """
+    config = configured(DPOConfig(), config, overrides)
+    run = run or Run()
+    pair_loss = checked("pair_loss", pair_loss, bradley_terry_loss, lambda chosen, rejected: chosen.shape, "pair")
+    rankings = rankings_of(comparisons_of(comparisons))
+    limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
+    num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
+    fit = Fit(run, copy_network(policy.network), config.optimizer, num_updates=num_steps)
+    reference = frozen_copy(policy.network).to(run.device)  # type: ignore[arg-type]
+
+    for step in run.steps(num_steps, {"fit": fit}, name="dpo"):
+        rows = run.batch_rows(step, len(rankings), config.batch_size)[run.share(config.batch_size)]
+        batch = encode_rankings(policy.tokenizer, [rankings[row] for row in rows], **limits).to(run.device)
+        seen: list[Tensor] = []
+
+        def loss(part: LabeledCandidates, count: float, seen: list[Tensor] = seen) -> Tensor:
+            with torch.no_grad():
+                ref_logprobs = candidate_logprobs(reference, part)
+            rewards = implicit_reward(fit(candidate_logprobs, part), ref_logprobs, kl_coef=config.kl_coef)
+            seen.append(rewards.detach())
+            return element_losses(pair_loss, rewards, part).sum() / count
+
+        rate = fit.learning_rate
+        counted = torch.ones(len(batch), dtype=torch.bool)
+        value = fit.step(batch, loss, counted=counted, micro_batch_size=config.micro_batch_size)
+        agreed = agreement(run, torch.cat(seen), batch, "dpo")
+        run.log(step, {"dpo/loss": value, **agreed, "dpo/learning_rate": rate})
+    return Policy(fit.network, policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]

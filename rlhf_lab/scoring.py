@@ -4,14 +4,12 @@ All texts of a batch lie end to end in one row, and a prompt's K responses behin
 a shared prompt costs one forward and one backward, and values and gradients are those of reading each text alone.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf_lab.attention import Grid, Layout, can_unpad, read_unpadded
+from rlhf_lab.attention import Layout, can_unpad, read_unpadded
 from rlhf_lab.data.batching import Candidates, TokenBatch
 from rlhf_lab.equations.sequence import token_logprobs
 
@@ -29,8 +27,8 @@ def candidate_logprobs(
         temperature: Divides the logits, as in sampling.
         shared_prompt: Read the prompt once (True), once a response (False), or whichever is cheaper (None).
     """
-    reading, mask = _read(network, candidates, shared_prompt), candidates.response_mask
-    logits = vocabulary_head(network)(reading.hidden[reading.before]).float() / temperature
+    mask = candidates.response_mask
+    logits = vocabulary_head(network)(_hidden(network, candidates, shared_prompt)).float() / temperature
     return _at(mask, token_logprobs(logits, candidates.responses[mask]))
 
 
@@ -44,10 +42,8 @@ def candidate_scores(
         candidates: What is scored.
         shared_prompt: As in `candidate_logprobs`.
     """
-    reading, lengths = _read(network, candidates, shared_prompt), candidates.response_mask.sum(-1)
-    is_there = lengths > 0
-    last = lengths[is_there].cumsum(0) - 1
-    scores = score_head(network)(reading.hidden[reading.after[last]]).squeeze(-1).float()
+    is_there = candidates.response_mask.any(-1)
+    scores = score_head(network)(_hidden(network, candidates, shared_prompt, at_end=True)).squeeze(-1).float()
     return _at(is_there, scores - getattr(network.config, "score_offset", 0.0))
 
 
@@ -58,8 +54,7 @@ def candidate_values(
 
     The reward model's offset is taken off here too, so that a critic that starts from it starts centred.
     """
-    reading = _read(network, candidates, shared_prompt)
-    values = score_head(network)(reading.hidden[reading.before]).squeeze(-1).float()
+    values = score_head(network)(_hidden(network, candidates, shared_prompt)).squeeze(-1).float()
     return _at(candidates.response_mask, values - getattr(network.config, "score_offset", 0.0))
 
 
@@ -70,67 +65,54 @@ def target_hidden(network: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, 
         hidden = network.base_model(input_ids=batch.tokens, attention_mask=batch.mask.long(), use_cache=False)[0]  # type: ignore[operator]
         return hidden[:, :-1][targets]
     mask = batch.mask
-    hidden = read_unpadded(network, batch.tokens[mask], positions_of(mask)[mask], Layout(Grid.of(mask)))
-    return hidden[(_numbered(mask)[:, 1:] - 1)[targets]]
+    before = (_numbered(mask)[:, 1:] - 1)[targets]
+    return read_unpadded(network, batch.tokens[mask], positions_of(mask)[mask], Layout.of(mask), before)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """Last hidden states, and which of them belong to each response token, in the order of the response mask."""
-
-    hidden: Float[Tensor, "vectors hidden"]
-    before: Int[Tensor, " tokens"]
-    """Predicts the token."""
-    after: Int[Tensor, " tokens"]
-    """Has read it."""
-
-
-def _read(network: PreTrainedModel, candidates: Candidates, shared_prompt: bool | None) -> _Reading:
-    longest = candidates.prompt.shape[1] + candidates.responses.shape[2]
-    unpads = can_unpad(network, longest)
+def _hidden(
+    network: PreTrainedModel, candidates: Candidates, shared_prompt: bool | None, *, at_end: bool = False
+) -> Float[Tensor, "wanted hidden"]:
+    """Last hidden states: those that predict each response token, or those that have read each response (`at_end`)."""
+    unpads = can_unpad(network, candidates.prompt.shape[1] + candidates.responses.shape[2])
     if shared_prompt and not unpads:
         raise ValueError(f"{type(network).__name__} cannot share a prompt; leave shared_prompt at None.")
-    if not unpads:
-        return _read_padded(network.base_model, candidates)
-    if candidates.responses.shape[1] > 1 and shared_prompt is not False:
-        return _read_branching(network, candidates)
-    return _read_each(network, candidates)
+    if unpads and shared_prompt is not False and candidates.responses.shape[1] > 1:
+        return _read_branching(network, candidates, at_end)
+    tokens, mask = _texts(candidates)
+    if unpads:
+        wanted = _wanted(_numbered(mask), candidates, at_end)
+        return read_unpadded(network, tokens[mask], positions_of(mask)[mask], Layout.of(mask), wanted)
+    hidden = network.base_model(  # type: ignore[operator]
+        input_ids=tokens, attention_mask=mask.long(), position_ids=positions_of(mask), use_cache=False
+    )[0].flatten(0, 1)
+    return hidden[_wanted(torch.arange(len(hidden), device=hidden.device).view(mask.shape), candidates, at_end)]
 
 
-def _read_branching(network: PreTrainedModel, candidates: Candidates) -> _Reading:
-    """Each prompt once, its responses behind it."""
+def _read_branching(network: PreTrainedModel, candidates: Candidates, at_end: bool) -> Float[Tensor, "wanted hidden"]:
+    """All prompts, each once, and their responses behind them."""
     prompt_mask, response_mask = candidates.prompt_mask, candidates.response_mask
-    lengths = prompt_mask.sum(-1)
+    lengths, count = prompt_mask.sum(-1), response_mask.shape[1]
     positions = lengths[:, None, None] + positions_of(response_mask)
-    hidden = read_unpadded(
+    ends = (lengths.cumsum(0) - 1).repeat_interleave(count)[:, None]
+    numbers = torch.cat([ends, (lengths.sum() + _numbered(response_mask)).flatten(0, 1)], dim=1)
+    return read_unpadded(
         network,
         torch.cat([candidates.prompt[prompt_mask], candidates.responses[response_mask]]),
         torch.cat([positions_of(prompt_mask)[prompt_mask], positions[response_mask]]),
         Layout.branching(prompt_mask, response_mask),
+        _wanted(numbers, candidates, at_end),
     )
-    after = int(lengths.sum()) + _numbered(response_mask)
-    ends = (lengths.cumsum(0) - 1)[:, None, None].expand(-1, after.shape[1], 1)
-    before = torch.cat([ends, after[:, :, :-1]], dim=-1)
-    return _Reading(hidden, before[response_mask], after[response_mask])
 
 
-def _read_each(network: PreTrainedModel, candidates: Candidates) -> _Reading:
-    """Prompt and response as one text, the prompt repeated for each response."""
-    tokens, mask = _texts(candidates)
-    hidden = read_unpadded(network, tokens[mask], positions_of(mask)[mask], Layout(Grid.of(mask)))
-    after = _numbered(mask)[:, candidates.prompt.shape[1] :][candidates.response_mask.flatten(0, 1)]
-    return _Reading(hidden, after - 1, after)
-
-
-def _read_padded(backbone: nn.Module, candidates: Candidates) -> _Reading:
-    """As `_read_each`, for a network that knows its own attention only."""
-    tokens, mask = _texts(candidates)
-    hidden = backbone(input_ids=tokens, attention_mask=mask.long(), position_ids=positions_of(mask), use_cache=False)[
-        0
-    ].flatten(0, 1)
-    number = torch.arange(len(hidden), device=hidden.device).view(mask.shape)
-    after = number[:, candidates.prompt.shape[1] :][candidates.response_mask.flatten(0, 1)]
-    return _Reading(hidden, after - 1, after)
+def _wanted(numbers: Int[Tensor, "texts time"], candidates: Candidates, at_end: bool) -> Int[Tensor, " wanted"]:
+    """Of `numbers`, whose last columns are the response's, those whose hidden states are asked for."""
+    mask = candidates.response_mask.flatten(0, 1)
+    width = mask.shape[1]
+    if not at_end:
+        return numbers[:, -width - 1 : -1][mask]
+    lengths = mask.sum(-1)
+    last = numbers.shape[1] - width + (lengths - 1).clamp(min=0)
+    return numbers.gather(1, last[:, None])[:, 0][lengths > 0]
 
 
 def _texts(candidates: Candidates) -> tuple[Int[Tensor, "texts time"], Bool[Tensor, "texts time"]]:

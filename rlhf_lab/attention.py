@@ -10,12 +10,12 @@ A prompt may have several continuations. It is then read once; each continuation
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -37,6 +37,11 @@ class Grid:
     """The token in each slot, bucket after bucket; in padding any, since nobody looks at it."""
     places: Sequence[Int[Tensor, "_ _"]]
     """(tokens, copies): the slots of each token; those that stand in one row and in several come apart."""
+
+    @classmethod
+    def rows(cls, lengths: Int[Tensor, " texts"]) -> "Grid":
+        """Texts that lie end to end, as rows of one bucket in their order."""
+        return _Rows.sorted(torch.zeros_like(lengths), lengths, parts=1).grid(lengths)
 
     def spread(self, tokens: Float[Tensor, "heads tokens size"]) -> list[Float[Tensor, "_ heads _ size"]]:
         """Copies of the tokens in their places, a tensor for each bucket."""
@@ -89,6 +94,15 @@ class _Take(torch.autograd.Function):
         return put(gradients[0], *ctx.saved_tensors, ctx.size), None
 
 
+@runtime_checkable
+class Attending(Protocol):
+    """Who sees whom, for an attention that asks."""
+
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """From (batch heads tokens size) to (batch tokens heads size)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Layout:
     """Who sees whom in a long row: texts, each by itself, and behind them the continuations of these texts, if any."""
@@ -139,6 +153,29 @@ class Layout:
             sees.append((torch.arange(wide, device=rows.device) <= last[..., None])[:, None])
         return cls(texts, own.grid(lengths), keys, sees)
 
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float | None
+    ) -> Float[Tensor, "1 tokens heads size"]:
+        """Attention of every token over those that it sees.
+
+        Args:
+            module: The attention's layer.
+            query: (1 heads tokens size), as are key and value, whose heads may be fewer.
+            scaling: Of the products; by default 1/sqrt(size).
+        """
+        split = int(self.texts.places[0].shape[0])
+        tokens = (query[0], key[0], value[0])
+        rows = zip(*(self.texts.spread(part[:, :split]) for part in tokens), strict=True)
+        output = self.texts.collect(
+            [sdpa_attention_forward(module, *parts, None, scaling=scaling, is_causal=True)[0] for parts in rows]
+        )
+        if self.continuations is not None and self.whole is not None:
+            queries = self.continuations.spread(query[0, :, split:])
+            rows = zip(queries, *(self.whole.spread(part) for part in tokens[1:]), self.sees, strict=True)
+            seen = [sdpa_attention_forward(module, *parts, scaling=scaling)[0] for parts in rows]
+            output = torch.cat([output, self.continuations.collect(seen)])
+        return output[None]
+
 
 @dataclass(frozen=True)
 class _Rows:
@@ -151,10 +188,10 @@ class _Rows:
     """Slot of each text's first token."""
 
     @classmethod
-    def sorted(cls, key: Int[Tensor, " texts"], lengths: Int[Tensor, " texts"]) -> "_Rows":
+    def sorted(cls, key: Int[Tensor, " texts"], lengths: Int[Tensor, " texts"], parts: int = BUCKETS) -> "_Rows":
         """Buckets of texts with a similar `key`, each as wide as its longest text."""
-        parts = BUCKETS if len(key) >= ENOUGH_ROWS else 1
-        rows = key.argsort(descending=True, stable=True).tensor_split(parts)
+        order = key.argsort(descending=True, stable=True)
+        rows = order.tensor_split(parts if len(key) >= ENOUGH_ROWS else 1)
         widths = torch.stack([lengths[part].amax() for part in rows]).clamp(min=1).tolist()
         starts, offset = torch.empty_like(lengths), 0
         for part, width in zip(rows, widths, strict=True):
@@ -195,7 +232,7 @@ def unpadded_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    layout: Layout | None = None,
+    layout: Attending | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
     """`sdpa_attention_forward` of Transformers; with a layout, over texts that lie end to end.
@@ -211,18 +248,7 @@ def unpadded_attention(
                 f"{type(module).__name__} was not handed the layout of its texts; load it with eager attention."
             )
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
-    split = int(layout.texts.places[0].shape[0])
-    tokens = (query[0], key[0], value[0])
-    rows = zip(*(layout.texts.spread(part[:, :split]) for part in tokens), strict=True)
-    output = layout.texts.collect(
-        [sdpa_attention_forward(module, *parts, None, scaling=scaling, is_causal=True)[0] for parts in rows]
-    )
-    if layout.continuations is not None and layout.whole is not None:
-        queries = layout.continuations.spread(query[0, :, split:])
-        rows = zip(queries, *(layout.whole.spread(part) for part in tokens[1:]), layout.sees, strict=True)
-        seen = [sdpa_attention_forward(module, *parts, scaling=scaling)[0] for parts in rows]
-        output = torch.cat([output, layout.continuations.collect(seen)])
-    return output[None], None
+    return layout.attend(module, query, key, value, scaling), None
 
 
 AttentionInterface.register(NAME, unpadded_attention)
@@ -253,6 +279,8 @@ def read_unpadded(
     positions: Int[Tensor, " tokens"],
     layout: Layout,
     wanted: Int[Tensor, " wanted"],
+    *,
+    cache: Cache | None = None,
 ) -> Float[Tensor, "wanted hidden"]:
     """Last hidden states of the wanted tokens of a long row.
 
@@ -262,6 +290,7 @@ def read_unpadded(
         positions: Of each token in its text.
         layout: Who sees whom.
         wanted: Tokens, by their numbers in the long row; one may come several times.
+        cache: Where to keep keys and values, end to end as the tokens.
     """
     if network.config._attn_implementation != NAME:
         network.config._attn_implementation = NAME
@@ -270,7 +299,12 @@ def read_unpadded(
     no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens.device)
     with _last_feed_forward_at(network, once, len(tokens)):
         hidden = network.base_model(  # type: ignore[operator]
-            input_ids=tokens[None], position_ids=positions[None], attention_mask=no_mask, layout=layout, use_cache=False
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            attention_mask=no_mask,
+            layout=layout,
+            past_key_values=cache,
+            use_cache=cache is not None,
         )[0][0]
     chosen = take(hidden, once)
     return chosen if len(once) == len(wanted) and bool((again.diff() > 0).all()) else chosen[again]

@@ -6,18 +6,17 @@ give the same text, however the rows are split over batches and processes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from rlhf_lab.data.batching import Candidates, decode_responses, encode_prompts
+from rlhf_lab.decoding import reader_of
 from rlhf_lab.models import Policy
-from rlhf_lab.scoring import positions_of, vocabulary_head
+from rlhf_lab.scoring import vocabulary_head
 
 WORTH_DROPPING = 0.75
 """Finished responses are taken out of the batch when fewer than this share is still being written."""
@@ -75,19 +74,8 @@ def sample(
     """
     batch, limit = prompt.shape[0], config.max_response_tokens
     uniforms = uniforms.flatten(0, 1)
-    cache = DynamicCache(config=network.config)
-
-    def read(ids: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
-        backbone, now = network.base_model, {"position_ids": positions, "past_key_values": cache, "use_cache": True}
-        return backbone(input_ids=ids, attention_mask=seen.long(), **now)[0][:, -1]
-
-    hidden = read(prompt, prompt_mask, positions_of(prompt_mask))
-    cache.batch_repeat_interleave(num_candidates)
-    # Layers with a sliding window or a state of another kind stay as they are.
-    cache.layers[:] = [_WithRoom(layer, limit) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    hidden = hidden.repeat_interleave(num_candidates, dim=0)
-    prompt_mask_of = prompt_mask.repeat_interleave(num_candidates, dim=0)
-    position = prompt_mask_of.sum(-1, keepdim=True)
+    reader = reader_of(network, prompt, prompt_mask, num_candidates=num_candidates, limit=limit)
+    hidden = reader.start()
     tokens = prompt.new_zeros(len(uniforms), limit)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     unfinished = torch.ones(len(uniforms), dtype=torch.bool, device=prompt.device)
@@ -102,9 +90,8 @@ def sample(
             break
         if going.float().mean() < WORTH_DROPPING:
             rows = rows[going]
-            cache.batch_select_indices(going.nonzero().squeeze(-1))
-        seen = torch.cat([prompt_mask_of[rows], mask[rows, : step + 1]], dim=1)
-        hidden = read(tokens[rows, step, None], seen, position[rows] + step)
+            reader.keep(going)
+        hidden = reader.read(tokens[rows, step])
     shape, width = (batch, num_candidates, -1), int(mask.sum(-1).max())
     return Rollout(
         prompt=prompt,
@@ -113,36 +100,6 @@ def sample(
         response_mask=mask[:, :width].reshape(shape),
         finished=~unfinished.view(batch, num_candidates),
     )
-
-
-class _WithRoom(DynamicLayer):
-    """A cache layer with memory for all that may come: a new token costs no copy of the old ones."""
-
-    def __init__(self, filled: DynamicLayer, room: int) -> None:
-        super().__init__()
-        assert filled.keys is not None and filled.values is not None
-        self.dtype, self.device, self.is_initialized = filled.keys.dtype, filled.keys.device, True
-        self.memory = [nn.functional.pad(part, (0, 0, 0, room)) for part in (filled.keys, filled.values)]
-        self._show(filled.keys.shape[-2])
-
-    def _show(self, length: int) -> tuple[Tensor, Tensor]:
-        keys, values = (part[:, :, :length] for part in self.memory)
-        self.keys, self.values = keys, values
-        return keys, values
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write behind what is there."""
-        start = self.get_seq_length()
-        stop = start + key_states.shape[-2]
-        for part, states in zip(self.memory, (key_states, value_states), strict=True):
-            part[:, :, start:stop] = states
-        return self._show(stop)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        length = self.get_seq_length()
-        self.memory = [part[indices] for part in self.memory]
-        self._show(length)
 
 
 def choose(

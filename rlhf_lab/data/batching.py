@@ -101,6 +101,11 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[return-value]
 
 
+def _all_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """As `_ids` of each, in one call: a call costs more than a text does."""
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []  # type: ignore[return-value]
+
+
 def query_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_tokens: int) -> list[int]:
     """Tokens of a query, cut inside its post if need be; the suffix `TL;DR:` always survives.
 
@@ -110,13 +115,23 @@ def query_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, *, max_tokens:
     Raises:
         ValueError: The prompt is empty, or too long and not in the TL;DR template, or its title alone is too long.
     """
-    ids = _ids(tokenizer, require_text(prompt, "prompt"))
-    if len(ids) <= max_tokens:
-        return ids
+    return _queries(tokenizer, [prompt], max_tokens)[0]
+
+
+def _queries(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    whole = _all_ids(tokenizer, [require_text(prompt, "prompt") for prompt in prompts])
+    return [
+        ids if len(ids) <= max_tokens else _cut(tokenizer, prompt, len(ids), max_tokens)
+        for prompt, ids in zip(prompts, whole, strict=True)
+    ]
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, prompt: str, num_tokens: int, max_tokens: int) -> list[int]:
+    """Tokens of a query without the end of its post."""
     head, found, rest = prompt.partition(_POST)
     if not found or not rest.endswith(_SUFFIX):
         raise ValueError(
-            f"a prompt of {len(ids)} tokens is longer than max_prompt_tokens ({max_tokens}) and is not in the TL;DR "
+            f"a prompt of {num_tokens} tokens is longer than max_prompt_tokens ({max_tokens}) and is not in the TL;DR "
             f"template, so it cannot be cut safely: {prompt[:60]!r}...; shorten it or raise max_prompt_tokens."
         )
     post = rest.removesuffix(_SUFFIX)
@@ -158,18 +173,19 @@ def encode_prompts(
 ) -> tuple[Int[Tensor, "batch prompt"], Bool[Tensor, "batch prompt"]]:
     """Queries padded on the left, and their mask."""
     check_tokenizer(tokenizer)
-    return _padded([query_tokens(tokenizer, prompt, max_tokens=max_prompt_tokens) for prompt in prompts], left=True)
+    return _padded(_queries(tokenizer, prompts, max_prompt_tokens), left=True)
 
 
-def _response_tokens(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int) -> list[int]:
+def _responses(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Tokens with EOS; a response that is cut has none, and so counts as unfinished."""
-    return [*_ids(tokenizer, text), tokenizer.eos_token_id][:max_tokens]  # type: ignore[list-item]
+    eos: int = tokenizer.eos_token_id  # type: ignore[assignment]
+    return [[*ids, eos][:max_tokens] for ids in _all_ids(tokenizer, texts)]
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int) -> TokenBatch:
     """Raw documents, each ended by EOS, every token a target."""
     check_tokenizer(tokenizer)
-    tokens, mask = _padded([_response_tokens(tokenizer, text, max_tokens) for text in texts])
+    tokens, mask = _padded(_responses(tokenizer, texts, max_tokens))
     return TokenBatch(tokens, mask, mask)
 
 
@@ -193,8 +209,8 @@ def encode_demonstrations(
         count_prompt: Make the query's tokens targets too.
     """
     check_tokenizer(tokenizer)
-    queries = [query_tokens(tokenizer, prompt, max_tokens=max_prompt_tokens) for prompt in prompts]
-    answers = [_response_tokens(tokenizer, text, max_response_tokens) for text in completions]
+    queries = _queries(tokenizer, prompts, max_prompt_tokens)
+    answers = _responses(tokenizer, completions, max_response_tokens)
     tokens, mask = _padded([query + answer for query, answer in zip(queries, answers, strict=True)])
     loss_mask = mask.clone()
     if not count_prompt:
@@ -223,11 +239,8 @@ def encode_candidates(
             f"group, and one group at least a response."
         )
     prompt, prompt_mask = encode_prompts(tokenizer, prompts, max_prompt_tokens=max_prompt_tokens)
-    rows = [
-        _response_tokens(tokenizer, group[index], max_response_tokens) if index < len(group) else []
-        for group in responses
-        for index in range(count)
-    ]
+    tokens = iter(_responses(tokenizer, [text for group in responses for text in group], max_response_tokens))
+    rows = [next(tokens) if index < len(group) else [] for group in responses for index in range(count)]
     ids, mask = _padded(rows)
     return Candidates(prompt, prompt_mask, ids.view(len(prompts), count, -1), mask.view(len(prompts), count, -1))
 

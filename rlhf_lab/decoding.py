@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from rlhf_lab.attention import Grid, Layout, can_unpad, read_unpadded
+from rlhf_lab.attention import can_unpad, read_unpadded
+from rlhf_lab.layouts import Grid, Layout, numbered
 from rlhf_lab.scoring import positions_of
 
 
@@ -80,7 +81,7 @@ class SharedReader:
             lengths.cumsum(0) - 1,
             cache=cache,
         )
-        self._shared = SharedPrompts(cache, lengths, self._count)
+        self._shared = SharedPrompts(cache, mask, self._count)
         rows = len(mask) * self._count
         self._own = Cache(layers=[_Own(layer, rows, self._limit) for layer in cache.layers])  # type: ignore[arg-type]
         self._position = lengths.repeat_interleave(self._count)[:, None]
@@ -109,16 +110,17 @@ class SharedReader:
 class SharedPrompts:
     """Keys and values of prompts, and who continues which."""
 
-    def __init__(self, cache: DynamicCache, lengths: Int[Tensor, " batch"], num_candidates: int) -> None:
+    def __init__(self, cache: DynamicCache, mask: Bool[Tensor, "batch prompt"], num_candidates: int) -> None:
         """From the cache of a reading of the prompts without padding."""
-        grid, self._count = Grid.rows(lengths), num_candidates
+        prompts, self._count = numbered(mask), num_candidates
+        grid = Grid.of([prompts], [(int(mask.sum()), 1)])
         self._memory: list[tuple[Tensor, Tensor]] = []
         for layer in cache.layers:
             assert layer.keys is not None and layer.values is not None
             ((keys,), (values,)) = (grid.spread(part[0]) for part in (layer.keys, layer.values))
             self._memory.append((keys, values))
-        self._is_padding = torch.arange(grid.shapes[0][1], device=lengths.device) >= lengths[:, None]
-        self._slots = torch.arange(len(lengths) * num_candidates, device=lengths.device)
+        self._is_padding = prompts < 0
+        self._slots = torch.arange(len(mask) * num_candidates, device=mask.device)
 
     def keep(self, going: Bool[Tensor, " rows"]) -> None:
         """Go on with some continuations; a prompt that nobody continues is forgotten."""

@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf_lab.attention import Layout, can_unpad, read_unpadded
+from rlhf_lab.attention import can_unpad, read_unpadded
 from rlhf_lab.data.batching import Candidates, TokenBatch
 from rlhf_lab.equations.sequence import token_logprobs
+from rlhf_lab.layouts import Layout
 
 
 def candidate_logprobs(
@@ -28,7 +29,9 @@ def candidate_logprobs(
         shared_prompt: Read the prompt once (True), once a response (False), or whichever is cheaper (None).
     """
     mask = candidates.response_mask
-    logits = vocabulary_head(network)(_hidden(network, candidates, shared_prompt)).float() / temperature
+    logits = vocabulary_head(network)(_hidden(network, candidates, shared_prompt)).float()
+    if temperature != 1.0:
+        logits = logits.div_(temperature)  # In place: this is the largest tensor that there is.
     return _at(mask, token_logprobs(logits, candidates.responses[mask]))
 
 

@@ -9,14 +9,14 @@ import torch
 from datasets import Dataset
 
 from benchmarks.peers.protocol import Work, serve
-from benchmarks.workload import Settings
+from benchmarks.workload import read
 from rlhf_lab import Policy, RewardModel, Run, best_of_n, dpo, generate, ppo, sft, train_reward_model
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.generation import SamplingConfig
 from rlhf_lab.training.fit import OptimizerConfig
 
 FOLDER = Path(sys.argv[1])
-SETTINGS = Settings(**json.loads((FOLDER / "settings.json").read_text()))
+SETTINGS = read(FOLDER)
 ROWS = [json.loads(line) for line in (FOLDER / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
 DTYPE = getattr(torch, SETTINGS.dtype)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -96,6 +96,7 @@ def writing(policy: Policy) -> Work:
     tokenizer = policy.tokenizer
 
     def work() -> dict[str, Any]:
+        texts: list[str]
         if SETTINGS.stage == "generate":
             texts = [text for (text,) in generate(policy, prompts, SAMPLING, batch_size=SETTINGS.batch_size)]
         else:

@@ -43,10 +43,16 @@ class Settings:
     num_epochs: int = 2
     num_minibatches: int = 2
     learning_rate: float = 1e-5
-    max_prompt_tokens: int = 96
-    max_response_tokens: int = 48
+    prompt_tokens: tuple[int, int] = (50, 90)
+    """Each prompt is cut to a length between these."""
+    max_response_tokens: int = 64
     temperature: float = 0.7
     seed: int = 0
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """With room for a cut that has one token more when it is read again."""
+        return self.prompt_tokens[1] + 6
 
     @property
     def num_rows(self) -> int:
@@ -83,7 +89,7 @@ def rows(settings: Settings, tokenizer: Any) -> list[dict[str, str]]:
     chosen = data.select(range(settings.num_rows))
     cut = []
     for row in chosen:
-        ids = query_tokens(tokenizer, row["prompt"], max_tokens=rng.randint(50, 90))  # type: ignore[index]
+        ids = query_tokens(tokenizer, row["prompt"], max_tokens=rng.randint(*settings.prompt_tokens))  # type: ignore[index]
         cut.append({name: row[name] for name in columns} | {"prompt": tokenizer.decode(ids)})  # type: ignore[index]
     return cut
 
@@ -101,7 +107,15 @@ def write(settings: Settings, folder: Path) -> None:
     order = [row for step in range(settings.num_steps) for row in run.batch_rows(step, len(table), number)]
     _write_lines(folder / "rows.jsonl", table)
     _write_lines(folder / "rows_in_order.jsonl", [table[row] for row in order])
-    (folder / "settings.json").write_text(json.dumps(asdict(settings)))
+    record = asdict(settings) | {"max_prompt_tokens": settings.max_prompt_tokens}
+    (folder / "settings.json").write_text(json.dumps(record))
+
+
+def read(folder: Path) -> Settings:
+    """The settings of a run."""
+    record = json.loads((folder / "settings.json").read_text())
+    del record["max_prompt_tokens"]
+    return Settings(**record | {"prompt_tokens": tuple(record["prompt_tokens"])})
 
 
 def _write_lines(path: Path, table: Sequence[Mapping[str, str]]) -> None:

@@ -116,7 +116,7 @@ class SharedPrompts:
         grid = Grid.of([prompts], [(int(mask.sum()), 1)])
         self._memory: list[tuple[Tensor, Tensor]] = []
         for layer in cache.layers:
-            assert layer.keys is not None and layer.values is not None
+            assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
             ((keys,), (values,)) = (grid.spread(part[0]) for part in (layer.keys, layer.values))
             self._memory.append((keys, values))
         self._is_padding = prompts < 0

@@ -68,7 +68,8 @@ class _Spread(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (slots,), places = gradients, ctx.saved_tensors
+        (slots,) = gradients
+        places: tuple[Tensor, ...] = ctx.saved_tensors
         parts = [slots.index_select(0, part.flatten()).unflatten(0, part.shape) for part in places]
         summed = [part.squeeze(1) if part.shape[1] == 1 else part.sum(1) for part in parts]
         return summed[0] if len(summed) == 1 else torch.cat(summed), None, *(None for _ in places)
@@ -93,7 +94,8 @@ class _Take(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return put(gradients[0], *ctx.saved_tensors, ctx.size), None
+        (places,) = ctx.saved_tensors
+        return put(gradients[0], places, ctx.size), None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, MambaConfig, MambaForCausalLM, PreTrainedModel
 
 from rlhf_lab.attention import can_unpad
-from rlhf_lab.data.batching import Candidates
-from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values, vocabulary_head
+from rlhf_lab.data.batching import Candidates, TokenBatch
+from rlhf_lab.scoring import (
+    candidate_logprobs,
+    candidate_scores,
+    candidate_values,
+    target_hidden,
+    vocabulary_head,
+)
 from tests.networks import architectures, random_network, seeded
 
 VOCABULARY = 19
@@ -40,6 +46,16 @@ def some_candidates(*, padding: int = 0) -> Candidates:
     return Candidates(
         prompt.where(prompt_mask, padding), prompt_mask, responses.where(response_mask, padding), response_mask
     )
+
+
+def many_candidates() -> Candidates:
+    """Enough for buckets of like length."""
+    draw = seeded(3)
+    prompt_mask = torch.arange(7) >= torch.randint(0, 7, (18, 1), generator=draw)
+    response_mask = torch.arange(6) < torch.randint(0, 7, (18, 2, 1), generator=draw)
+    prompt = torch.randint(2, VOCABULARY, prompt_mask.shape, generator=draw)
+    responses = torch.randint(2, VOCABULARY, response_mask.shape, generator=draw)
+    return Candidates(prompt, prompt_mask, responses, response_mask)
 
 
 def plain_texts(candidates: Candidates) -> list[tuple[int, int, Tensor, int]]:
@@ -121,6 +137,33 @@ def test_values_are_the_scores_of_what_precedes_each_token(architecture: str, sh
     network, candidates = scorer(architecture), some_candidates()
     actual = candidate_values(network, candidates, shared_prompt=shared_prompt)
     assert_same(network, actual, plain_values(network, candidates))
+
+
+@architectures
+@ways_to_read
+def test_so_it_is_in_buckets_of_like_length(architecture: str, shared_prompt: bool) -> None:
+    network, head, candidates = language_model(architecture), scorer(architecture), many_candidates()
+    logprobs = candidate_logprobs(network, candidates, shared_prompt=shared_prompt)
+    assert_same(network, logprobs, plain_logprobs(network, candidates))
+    assert_same(head, candidate_scores(head, candidates, shared_prompt=shared_prompt), plain_scores(head, candidates))
+    assert_same(head, candidate_values(head, candidates, shared_prompt=shared_prompt), plain_values(head, candidates))
+
+
+@architectures
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_states_that_predict_targets_are_those_of_each_text_read_alone(architecture: str, attention: str) -> None:
+    network, draw = language_model(architecture), seeded(4)
+    network.config._attn_implementation = attention
+    mask = torch.arange(9) < torch.randint(1, 10, (17, 1), generator=draw)
+    tokens = torch.randint(2, VOCABULARY, mask.shape, generator=draw)
+    batch = TokenBatch(tokens.where(mask, 0), mask, mask & (torch.rand(mask.shape, generator=draw) < 0.6))
+    expected = [
+        network.base_model(text[None, row])[0][0, place - 1]
+        for text, row, targets in zip(batch.tokens, mask, batch.loss_mask, strict=True)
+        for place in targets.nonzero()[:, 0].tolist()
+        if place > 0
+    ]
+    assert_same(network, target_hidden(network, batch), torch.stack(expected))
 
 
 def test_temperature_divides_the_logits() -> None:
@@ -270,6 +313,22 @@ def test_a_network_with_a_running_state_reads_padded_texts() -> None:
     config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4)
     network = MambaForCausalLM(config)
     assert not can_unpad(network, 1)
+
+
+def test_a_network_that_drops_the_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = language_model()
+    for layer in network.base_model.layers:  # type: ignore[union-attr]
+        whole = layer.self_attn.forward
+        monkeypatch.setattr(layer.self_attn, "forward", lambda *a, layout, whole=whole, **kw: whole(*a, **kw))
+    with pytest.raises(RuntimeError, match="was not handed the layout of its texts; load it with eager attention"):
+        candidate_logprobs(network, some_candidates())
+
+
+def test_the_last_feed_forward_is_computed_for_what_is_asked() -> None:
+    network, candidates = language_model(), some_candidates()
+    vectors = count_inputs(network.base_model.layers[-1].mlp.up_proj)  # type: ignore[union-attr, index]
+    candidate_logprobs(network, candidates, shared_prompt=False)
+    assert vectors == [WRITTEN]
 
 
 def test_a_network_without_a_vocabulary_head_is_refused() -> None:

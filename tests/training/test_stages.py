@@ -11,6 +11,7 @@ from rlhf_lab.data.datasets import TLDR
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
+from rlhf_lab.training.dpo import dpo, dpo_config
 from rlhf_lab.training.fit import OptimizerConfig
 from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
@@ -47,6 +48,7 @@ def stages(policy: Policy, data: TLDR, comparisons: Dataset) -> dict[str, Stage]
         "reward model": lambda run: train_reward_model(
             policy, comparisons, reward_model_config("tiny"), run=run, num_epochs=0.75
         ),
+        "dpo": lambda run: dpo(policy, comparisons, dpo_config("tiny"), run=run, num_epochs=0.75),
         "ppo": lambda run: ppo(
             policy, reward_model, data.prompts, tiny, held_out=data.validation.select(range(4)), run=run, **settings
         ),
@@ -54,7 +56,7 @@ def stages(policy: Policy, data: TLDR, comparisons: Dataset) -> dict[str, Stage]
     }
 
 
-NAMES = ["pretrain", "sft", "reward model", "ppo", "ppo on a callable"]
+NAMES = ["pretrain", "sft", "reward model", "dpo", "ppo", "ppo on a callable"]
 
 
 class Interrupted(Exception):

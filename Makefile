@@ -12,7 +12,7 @@ RESULTS ?= runs/results
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help tldr results release test test-fast lint format lab pictures trl-oracle nbgrader clean
+.PHONY: help tldr results release test test-fast lint format lab pictures bench trl-oracle nbgrader clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -62,6 +62,15 @@ lab: .venv/.installed  ## open JupyterLab on the notebooks
 
 trl-oracle: .venv-trl/.installed  ## install TRL 1.12.0 apart, for the tests that compare with it
 
+.venv-peers/.installed: benchmarks/peers/requirements.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet $(PIP_OPTIONS) -r benchmarks/peers/requirements.txt
+	touch .venv-peers/.installed
+
+bench: .venv/.installed .venv-trl/.installed .venv-peers/.installed  ## measure every stage beside its peer, and write docs/performance.md (half an hour)
+	.venv/bin/python -m benchmarks.run --out docs/performance.json
+	.venv/bin/python -m benchmarks.report docs/performance.json
+
 .venv-nbgrader/.installed: tests/course/nbgrader-requirements.txt
 	test -x .venv-nbgrader/bin/python || $(PYTHON) -m venv .venv-nbgrader
 	.venv-nbgrader/bin/python -m pip install --quiet $(PIP_OPTIONS) -r tests/course/nbgrader-requirements.txt
@@ -70,4 +79,4 @@ trl-oracle: .venv-trl/.installed  ## install TRL 1.12.0 apart, for the tests tha
 nbgrader: .venv-nbgrader/.installed  ## install nbgrader apart, for the tests that grade with it
 
 clean:  ## remove environments and caches, not your runs
-	rm -rf .venv .venv-trl .venv-nbgrader build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-trl .venv-peers .venv-nbgrader build dist .pytest_cache .ruff_cache

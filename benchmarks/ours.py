@@ -74,6 +74,7 @@ def tuning(policy: Policy) -> Work:
             minibatch_size=prompts // SETTINGS.num_minibatches,
             micro_batch_size=prompts,
             max_prompt_tokens=SETTINGS.max_prompt_tokens,
+            missing_eos_score=None,  # TRL keeps the score of an unfinished response.
             sampling=SAMPLING,
             optimizer=OPTIMIZER,
             critic_optimizer=OPTIMIZER,
@@ -82,6 +83,8 @@ def tuning(policy: Policy) -> Work:
             name: sum(row[f"objective/{name}"] for row in tuned.history) / len(tuned.history)
             for name in ("score", "kl", "response_tokens")
         }
+        # A peer knows nothing of the centring.
+        means["score"] += reward.network.config.score_offset
         return means | {"losses": [row["ppo/policy_loss"] for row in tuned.history]}
 
     return work

@@ -13,7 +13,7 @@ PAIR_LOSSES = (
     "rlhf_lab.equations.preference.bradley_terry_prob",
     "rlhf_lab.equations.preference.pairwise_loss",
     "rlhf_lab.equations.preference.ranking_loss",
-    "rlhf_lab.training.reward_model._losses",
+    "rlhf_lab.training.rankings.element_losses",
 )
 """Each of them gives the others away, so all are hidden in the whole notebook."""
 

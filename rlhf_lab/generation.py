@@ -86,9 +86,10 @@ def sample(
         tokens[rows, step] = torch.where(unfinished[rows], token, 0)
         unfinished[rows] &= token != eos_token_id
         going = unfinished[rows]
-        if step + 1 == limit or not bool(going.any()):
+        num_going = int(going.sum())  # The one number that a step waits for.
+        if step + 1 == limit or not num_going:
             break
-        if going.float().mean() < WORTH_DROPPING:
+        if num_going < WORTH_DROPPING * len(rows):
             rows = rows[going]
             reader.keep(going)
         hidden = reader.read(tokens[rows, step])

@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        if argv[:1] == ["launch"]:
+            from rlhf_lab.launching import run_launch
+
+            return run_launch(argv[1:])
         quick = _QUICK.get(argv[0]) if argv else None
         print(quick(argv) if quick else _run(_command(argv)))  # noqa: T201
     except (ValueError, OSError) as error:
@@ -50,6 +54,7 @@ def _command(argv: Sequence[str]) -> object:
     from rlhf_lab.experiments.results import ResultsConfig
     from rlhf_lab.experiments.tldr import TLDRConfig
     from rlhf_lab.labeling.commands import LabelsCommand
+    from rlhf_lab.launching import LaunchCommand
 
     commands = (
         Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]
@@ -61,6 +66,7 @@ def _command(argv: Sequence[str]) -> object:
         | Annotated[ReleaseCommand, tyro.conf.subcommand("release")]
         | Annotated[GradeCommand, tyro.conf.subcommand("grade")]
         | Annotated[SampleClassCommand, tyro.conf.subcommand("sample-class")]
+        | Annotated[LaunchCommand, tyro.conf.subcommand("launch")]
     )
     return tyro.cli(commands, args=argv, prog="rlhf-lab", config=(tyro.conf.OmitSubcommandPrefixes,))  # type: ignore[call-overload]
 

@@ -10,12 +10,13 @@ import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from tqdm.auto import tqdm
 
 from rlhf_lab.records import naming, write_atomic, write_json
@@ -96,6 +97,17 @@ def _lines_before(step: int, data: bytes) -> bytes:
     return b"".join(kept)
 
 
+def _shard_on_cpu(accelerator: Accelerator) -> None:
+    """Let FSDP serve processes on the CPU too: Accelerate has it for other devices only, PyTorch for all."""
+    state = accelerator.state
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        if accelerator.mixed_precision != "no":
+            state.fsdp_plugin.set_mixed_precision(accelerator.mixed_precision)
+
+
 class Run:
     """Where a stage keeps what it needs to be watched, stopped and continued. Without a folder it lives in memory.
 
@@ -134,6 +146,7 @@ class Run:
             log_with="tensorboard" if self.folder else None,
             project_dir=self.folder,
         )
+        _shard_on_cpu(self.accelerator)
         self._identity = json.loads(json.dumps({"seed": seed, **(identity or {})}, default=str))
         if self.folder:
             self._claim(self.folder)

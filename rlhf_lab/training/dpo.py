@@ -114,4 +114,4 @@ def dpo(
         value = fit.step(batch, loss, counted=counted, micro_batch_size=config.micro_batch_size)
         agreed = agreement(run, torch.cat(seen), batch, "dpo")
         run.log(step, {"dpo/loss": value, **agreed, "dpo/learning_rate": rate})
-    return Policy(fit.network, policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]
+    return Policy(fit.trained(), policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 The one place where the policy gradient methods of this kit meet the world. It is shared; their loops are not.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from rlhf_lab.data.batching import Candidates, decode_responses
 from rlhf_lab.equations.policy_gradient import gae, kl_shaped_rewards, replace_missing_eos_score
@@ -21,6 +21,7 @@ from rlhf_lab.feedback import Reward, scores_of
 from rlhf_lab.generation import Rollout
 from rlhf_lab.models import RewardModel
 from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values
+from rlhf_lab.training.fit import Fit, Frozen
 
 SameExperience = TypeVar("SameExperience", bound="Experience")
 
@@ -94,12 +95,18 @@ class Training(Experience):
 class Models:
     """Who takes part in assessing a rollout."""
 
-    policy: PreTrainedModel
-    reference: PreTrainedModel
-    critic: PreTrainedModel | None
+    policy: Fit | Frozen
+    reference: Fit | Frozen
+    critic: Fit | Frozen | None
     """None where nothing is learnt from the rollout: its values are then zero."""
     reward: Reward | RewardModel
     """A reward model, read on the tokens, or any function of texts."""
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within, each process can read on its own."""
+        with self.policy.whole(), self.critic.whole() if self.critic else contextlib.nullcontext():
+            yield
 
 
 @torch.no_grad()
@@ -128,13 +135,13 @@ def assess(
         ValueError: The reward raised, or gave a wrong number of scores, or one that is not finite.
     """
     parts = list(rollout.split(batch_size))
-    old_logprobs = torch.cat([candidate_logprobs(models.policy, part, temperature=temperature) for part in parts])
-    ref_logprobs = torch.cat([candidate_logprobs(models.reference, part, temperature=temperature) for part in parts])
-    critic = models.critic
+    policy, reference, critic = models.policy, models.reference, models.critic
+    old_logprobs = torch.cat([policy(candidate_logprobs, part, temperature=temperature) for part in parts])
+    ref_logprobs = torch.cat([reference(candidate_logprobs, part, temperature=temperature) for part in parts])
     values = (
         torch.zeros_like(old_logprobs)
         if critic is None
-        else torch.cat([candidate_values(critic, part) for part in parts])
+        else torch.cat([critic(candidate_values, part) for part in parts])
     )
     scores = rollout_scores(models.reward, rollout, prompts, tokenizer, batch_size=batch_size)
     if missing_eos_score is not None:

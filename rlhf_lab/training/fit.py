@@ -1,18 +1,24 @@
 """The one optimizer step that every stage takes: accumulate, clip, schedule, check. Knows no algorithm."""
 
+import contextlib
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from rlhf_lab.data.batching import Rows
 from rlhf_lab.runs import Run
 
 Batch = TypeVar("Batch", bound=Rows)
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,8 @@ class _Applied(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        # Accelerate asks for what FSDP shards one by one.
+        self._no_split_modules = getattr(network, "_no_split_modules", None)
 
     def forward(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return function(self.network, *args, **kwargs)
@@ -76,11 +84,35 @@ class Fit:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        # What `trained` fills again: everything but the weights.
+        blank = {id(tensor): nn.Parameter(torch.empty_like(tensor, device="meta")) for tensor in network.parameters()}
+        self._blank = copy.deepcopy(network, blank) if run.accelerator.is_fsdp2 else None
         self._applied, self._optimizer = run.accelerator.prepare(_Applied(self.network), optimizer)
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """`function(network, *args, **kwargs)`, with gradients that reach all processes."""
         return self._applied(function, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Within, every process holds all weights, so that it may read on its own, as often as it needs.
+
+        Sampling takes as many forwards as its longest response, and processes that share their weights would have to
+        wait for each other at every one. Without sharding it changes nothing.
+        """
+        if not isinstance(self._applied, FSDPModule):
+            yield
+            return
+        sharded = [module for module in self._applied.modules() if isinstance(module, FSDPModule)]
+        self._applied.set_reshard_after_forward(False)
+        for module in sharded:
+            module.unshard()
+        try:
+            yield
+        finally:
+            for module in sharded:
+                module.reshard()
+            self._applied.set_reshard_after_forward(True)
 
     def count(self, counted: Bool[Tensor, "..."]) -> float:
         """Elements counted over all processes, as the denominator of this process's loss.
@@ -146,15 +178,45 @@ class Fit:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer moments and the number of updates."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "updates": self.updates,
-        }
+        """Weights, optimizer moments and the number of updates, whole, whatever the number of processes."""
+        weights, moments = get_state_dict(self._applied, self._optimizer.optimizer, options=_WHOLE)
+        return {"network": weights, "optimizer": moments, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`'s values."""
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        """Continue from `state_dict()`'s values, of any number of processes."""
+        set_state_dict(
+            self._applied,
+            self._optimizer.optimizer,
+            model_state_dict=state["network"],
+            optim_state_dict=state["optimizer"],
+            options=_WHOLE,
+        )
         self.updates = state["updates"]
+
+    def trained(self) -> nn.Module:
+        """The network, on its own again: whole, and in this process."""
+        if self._blank is None:
+            return self.network
+        weights = self.network.state_dict()
+        weights = {
+            name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in weights.items()
+        }
+        self._blank.load_state_dict(weights, assign=True)
+        self._blank.tie_weights()  # type: ignore[operator]
+        return self._blank
+
+
+class Frozen:
+    """A network that is only read, called as `Fit` is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Leave `network` where it is."""
+        self.network = network
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`function(network, *args, **kwargs)`."""
+        return function(self.network, *args, **kwargs)
+
+    def whole(self) -> contextlib.nullcontext[None]:
+        """It always is."""
+        return contextlib.nullcontext()

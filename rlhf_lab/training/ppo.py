@@ -36,7 +36,7 @@ from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_logprobs, candidate_values
 from rlhf_lab.seams import checked
 from rlhf_lab.training.experience import Experience, Models, Training, assess, gathered, means_of, with_advantages
-from rlhf_lab.training.fit import Fit, OptimizerConfig
+from rlhf_lab.training.fit import Fit, Frozen, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,8 @@ def ppo(  # noqa: PLR0913 - four are equations
     actor = Fit(run, copy_network(policy.network), config.optimizer, num_updates=updates)
     critic_start = new_critic(start if isinstance(start, RewardModel) else policy, generator=run.rng("critic"))
     critic = Fit(run, critic_start, config.critic_optimizer, num_updates=updates)
-    models = Models(actor.network, frozen_copy(policy.network).to(run.device), critic.network, _on(reward, run))  # type: ignore[arg-type]
+    reference = Frozen(frozen_copy(policy.network).to(run.device))  # type: ignore[arg-type]
+    models = Models(actor, reference, critic, _on(reward, run))
     lookers = replace(models, critic=None)
     price = _KLPrice(config.kl_coef, config.kl_target)
 
@@ -206,7 +207,7 @@ def ppo(  # noqa: PLR0913 - four are equations
         run.log(step, metrics | _means(losses) | {"ppo/explained_variance": batch.explained_variance})
         _show(run, step, asked, batch, tokenizer)
         price.follow(batch.kl.mean().item(), config.prompts_per_step * config.num_candidates)
-    return Policy(actor.network, tokenizer, tuple(run.history))  # type: ignore[arg-type]
+    return Policy(actor.trained(), tokenizer, tuple(run.history))  # type: ignore[arg-type]
 
 
 def _for_each_token(seam: str, equation: Callable[..., Tensor], own: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -235,29 +236,30 @@ def _collect(
     uniforms = torch.rand(len(asked), config.num_candidates, config.sampling.max_response_tokens, generator=rng)
     mine = run.share(len(asked))
     parts = []
-    for start in range(mine.start, mine.stop, config.micro_batch_size):
-        rows = slice(start, min(start + config.micro_batch_size, mine.stop))
-        prompt, mask = encode_prompts(tokenizer, asked[rows], max_prompt_tokens=config.max_prompt_tokens)
-        rollout = sample(
-            models.policy,
-            prompt.to(run.device),
-            mask.to(run.device),
-            eos_token_id=tokenizer.eos_token_id,
-            num_candidates=config.num_candidates,
-            config=config.sampling,
-            uniforms=uniforms[rows].to(run.device),
-        )
-        parts.append(
-            assess(
-                rollout,
-                asked[rows],
-                models,
-                tokenizer,
-                missing_eos_score=config.missing_eos_score,
-                temperature=config.sampling.temperature,
-                batch_size=config.micro_batch_size,
+    with models.whole():
+        for start in range(mine.start, mine.stop, config.micro_batch_size):
+            rows = slice(start, min(start + config.micro_batch_size, mine.stop))
+            prompt, mask = encode_prompts(tokenizer, asked[rows], max_prompt_tokens=config.max_prompt_tokens)
+            rollout = models.policy(
+                sample,
+                prompt.to(run.device),
+                mask.to(run.device),
+                eos_token_id=tokenizer.eos_token_id,
+                num_candidates=config.num_candidates,
+                config=config.sampling,
+                uniforms=uniforms[rows].to(run.device),
             )
-        )
+            parts.append(
+                assess(
+                    rollout,
+                    asked[rows],
+                    models,
+                    tokenizer,
+                    missing_eos_score=config.missing_eos_score,
+                    temperature=config.sampling.temperature,
+                    batch_size=config.micro_batch_size,
+                )
+            )
     return gathered(parts, run.accelerator)[:number]
 
 

@@ -115,7 +115,7 @@ def train_reward_model(
         value = fit.step(batch, loss, counted=counted, micro_batch_size=config.micro_batch_size)
         agreed = agreement(run, torch.cat(seen), batch, "rm")
         run.log(step, {"rm/loss": value, **agreed, "rm/learning_rate": rate})
-    trained = RewardModel(fit.network, model.tokenizer, tuple(run.history))  # type: ignore[arg-type]
+    trained = RewardModel(fit.trained(), model.tokenizer, tuple(run.history))  # type: ignore[arg-type]
     return _centered(trained, rankings, references, config)
 
 

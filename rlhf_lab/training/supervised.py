@@ -177,7 +177,7 @@ def _imitate(
             micro_batch_size=config.micro_batch_size,
         )
         run.log(step, {f"{name}/loss": loss, f"{name}/learning_rate": rate})
-    return Policy(fit.network, policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]
+    return Policy(fit.trained(), policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]
 
 
 @torch.no_grad()

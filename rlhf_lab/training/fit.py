@@ -100,19 +100,18 @@ class Fit:
         Sampling takes as many forwards as its longest response, and processes that share their weights would have to
         wait for each other at every one. Without sharding it changes nothing.
         """
-        if not isinstance(self._applied, FSDPModule):
-            yield
-            return
-        sharded = [module for module in self._applied.modules() if isinstance(module, FSDPModule)]
-        self._applied.set_reshard_after_forward(False)
+        modules: list[nn.Module] = list(self._applied.modules())
+        sharded = [module for module in modules if isinstance(module, FSDPModule)]
         for module in sharded:
+            module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
         try:
             yield
         finally:
             for module in sharded:
                 module.reshard()
-            self._applied.set_reshard_after_forward(True)
+                # The root's are needed again at once, by the backward.
+                module.set_reshard_after_forward(module is not self._applied, recurse=False)
 
     def count(self, counted: Bool[Tensor, "..."]) -> float:
         """Elements counted over all processes, as the denominator of this process's loss.

@@ -52,6 +52,7 @@ def _command(argv: Sequence[str]) -> object:
     from rlhf_lab.course.commands import GradeCommand, ReleaseCommand, SampleClassCommand
     from rlhf_lab.experiments.course_models import CourseModelsConfig
     from rlhf_lab.experiments.results import ResultsConfig
+    from rlhf_lab.experiments.sweep import SweepConfig
     from rlhf_lab.experiments.tldr import TLDRConfig
     from rlhf_lab.labeling.commands import LabelsCommand
     from rlhf_lab.launching import LaunchCommand
@@ -60,6 +61,7 @@ def _command(argv: Sequence[str]) -> object:
         Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]
         | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
         | Annotated[ResultsConfig, tyro.conf.subcommand("results")]
+        | Annotated[SweepConfig, tyro.conf.subcommand("sweep")]
         | Annotated[CourseModelsConfig, tyro.conf.subcommand("course-models")]
         # For the help; those of `_QUICK` have a way of their own.
         | Annotated[LabelsCommand, tyro.conf.subcommand("labels")]
@@ -103,6 +105,7 @@ def _run(command: object) -> str:
     from rlhf_lab.experiments.course_models import CourseModelsConfig, make_course_models
     from rlhf_lab.experiments.pretraining import LOSS_FILE, pretrain_base
     from rlhf_lab.experiments.results import ResultsConfig, run_results
+    from rlhf_lab.experiments.sweep import SweepConfig, run_sweep
     from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
     from rlhf_lab.models import checkpoint_folder
 
@@ -115,6 +118,8 @@ def _run(command: object) -> str:
         return f"Report: {command.out}/report.html"
     if isinstance(command, ResultsConfig):
         return f"Results: {run_results(command)}"
+    if isinstance(command, SweepConfig):
+        return f"Table: {run_sweep(command)}"
     if isinstance(command, CourseModelsConfig):
         return f"Models: {make_course_models(command)}"
     assert isinstance(command, PretrainConfig)

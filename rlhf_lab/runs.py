@@ -73,6 +73,16 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _load(part: Stateful, checkpoint: Mapping[str, Any], name: str, path: Path) -> None:
+    try:
+        part.load_state_dict(checkpoint["state"][name])
+    except Exception as error:  # which one depends on what is different
+        raise ValueError(
+            f"{path} does not fit this stage ({type(error).__name__}): it is of another model or an earlier version; "
+            f"delete it to do this stage again from its first step, or choose another folder."
+        ) from error
+
+
 def _json_line(row: Mapping[str, Any], *, ensure_ascii: bool = True) -> str:
     """`row` as a line of a JSONL file; JSON has no NaN and no infinity, so they become null."""
     finite = {
@@ -269,7 +279,7 @@ class Run:
         else:
             checkpoint = _read_checkpoint(path)
             for name, part in state.items():
-                part.load_state_dict(checkpoint["state"][name])
+                _load(part, checkpoint, name, path)
             self.history, step = checkpoint["history"], checkpoint["step"]
         if self.folder and self.is_main:
             # Lines written after the checkpoint belong to steps that are done again.

@@ -243,6 +243,16 @@ def test_a_damaged_config_is_named_with_its_mend(content: bytes, tmp_path: Path)
     assert (tmp_path / "config.json").read_bytes() == content
 
 
+def test_a_checkpoint_that_does_not_fit_is_named_with_its_mend(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(Run(tmp_path, checkpoint_every=2), stop=4)
+    content = checkpoint(tmp_path)
+    content["state"] = {"other": {}}
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt does not fit this stage \(KeyError\): .* delete it to do"):
+        train(Run(tmp_path, checkpoint_every=2))
+
+
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.99])
 def test_a_damaged_checkpoint_is_named_with_its_mend(part: float, tmp_path: Path) -> None:
     with pytest.raises(Killed):

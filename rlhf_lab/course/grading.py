@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from joblib import Parallel, delayed, parallel_config
-from tqdm.auto import tqdm
 
 from rlhf_lab.course.checker_client import CheckerProcess, GradingError, own_checker
 from rlhf_lab.course.intake import Refused, read_answers
@@ -26,6 +24,7 @@ from rlhf_lab.course.masking import PACKAGE, data_folder, make_view
 from rlhf_lab.course.notebooks import ANSWER, STUBS, Reference, dump, exercise_id, splice
 from rlhf_lab.course.sandbox import Limits, probe, run_notebook
 from rlhf_lab.course.submissions import Submission, find_submissions, safe_name
+from rlhf_lab.fan_out import each
 from rlhf_lab.records import write_json
 
 
@@ -154,30 +153,10 @@ def _each(jobs: Sequence[_Job], config: Grading, name: str) -> None:
     """Run what has no result yet, and keep each result as soon as it is there."""
     out = Path(config.out)
     todo = [job for job in jobs if not _is_final(_stored(out, job))]
-    with _workers(config) as num_jobs:
-        results: Any = Parallel(n_jobs=num_jobs, return_as="generator_unordered")(delayed(_run)(job) for job in todo)
-        for result, path in tqdm(results, total=len(todo), desc=name, disable=not todo):
-            target = out / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_json(target, result)
-
-
-@contextmanager
-def _workers(config: Grading) -> Iterator[int]:
-    """Who does the grading: processes of this machine, or those of a Dask cluster; how many jobs at a time."""
-    if not config.cluster:
-        yield config.jobs
-        return
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise GradingError("--cluster needs Dask; install it with: pip install 'rlhf-lab[cluster]'.") from error
-    try:
-        client = Client(config.cluster, timeout="20s")
-    except OSError as error:
-        raise GradingError(f"no Dask scheduler answers at {config.cluster}; check the address.") from error
-    with client, parallel_config(backend="dask"):
-        yield -1
+    for result, path in each(_run, todo, num_jobs=config.jobs, cluster=config.cluster, name=name):
+        target = out / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, result)
 
 
 def _result_path(job: _Job) -> Path:

@@ -166,6 +166,7 @@ def ppo(  # noqa: PLR0913 - four are equations
     """
     config = configured(PPOConfig(), config, overrides)
     run = run or Run()
+    run.share(config.minibatch_size)  # What does not divide is refused before anything is sampled.
     shaped_rewards = _for_each_token("shaped_rewards", shaped_rewards, kl_shaped_rewards)
     advantages = _for_each_token("advantages", advantages, gae)
     surrogate = _for_each_token("surrogate", surrogate, clipped_surrogate)

@@ -7,6 +7,7 @@ SCALE ?= laptop
 SEED ?= 0
 OUT ?= runs/$(SCALE)
 RESULTS ?= runs/results
+BENCH_OPTIONS ?=
 
 # Training asks for the same large blocks of memory again and again; glibc would hand each back and fetch it anew.
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
@@ -68,7 +69,7 @@ trl-oracle: .venv-trl/.installed  ## install TRL 1.12.0 apart, for the tests tha
 	touch .venv-peers/.installed
 
 bench: .venv/.installed .venv-trl/.installed .venv-peers/.installed  ## measure every stage beside its peer, and write docs/performance.md (half an hour)
-	.venv/bin/python -m benchmarks.run --out docs/performance.json
+	.venv/bin/python -m benchmarks.run --out docs/performance.json $(BENCH_OPTIONS)
 	.venv/bin/python -m benchmarks.report docs/performance.json
 
 .venv-nbgrader/.installed: tests/course/nbgrader-requirements.txt

@@ -44,7 +44,7 @@ COMPARED: Sequence[tuple[str, Settings, Peer]] = (
 GROWING: dict[str, Sequence[tuple[float, dict[str, Any]]]] = {
     "episodes in a rollout": [(size, {"batch_size": size}) for size in (16, 32, 64, 128)],
     "responses a prompt": [(count, {"num_candidates": count}) for count in (1, 2, 4, 8)],
-    "prompt tokens": [(high - 20, {"prompt_tokens": (high - 40, high)}) for high in (60, 90, 120)],
+    "prompt tokens": [(high - 10, {"prompt_tokens": (high - 20, high)}) for high in (70, 90, 120)],
     "response tokens, at most": [(limit, {"max_response_tokens": limit}) for limit in (12, 24, 48)],
     "hidden size": [(SHAPES[size]["hidden_size"], {"size": size}) for size in ("small", "medium", "large")],
 }
@@ -141,25 +141,35 @@ def _processor() -> str:
 
 
 def main() -> None:
-    """Measure, and write after every row, so that an interrupted run has lost one only."""
+    """Measure, and write after every row, so that an interrupted run, with --go-on, has lost one only."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/performance.json"))
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=["large", "wide"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--go-on", action="store_true", help="keep the rows that the file has, on the same machine")
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "pairs": options.pairs, "compared": [], "growing": {}}
+    if options.go_on and options.out.exists():
+        result |= json.loads(options.out.read_text())
+    done = {(row["name"], row["settings"]["size"]) for row in result["compared"]}
+    grown = {(what, row["value"]) for what, rows in result["growing"].items() for row in rows}
     jobs = [
         (name, replace(settings, size=size, dtype=options.dtype, **_for(size, settings)), peer)
         for size in options.sizes
         for name, settings, peer in COMPARED
-        if options.only in name
+        if options.only in name and (name, size) not in done
     ]
     for name, settings, peer in tqdm(jobs, desc="beside peers"):
         result["compared"].append(compared(name, settings, peer, options.pairs))
         options.out.write_text(json.dumps(result, indent=1) + "\n")
-    points = [(what, value, changes) for what, series in GROWING.items() for value, changes in series]
+    points = [
+        (what, value, changes)
+        for what, series in GROWING.items()
+        for value, changes in series
+        if (what, value) not in grown
+    ]
     for what, value, changes in tqdm(points if not options.only else [], desc="growth"):
         row = {"value": value, **growing(replace(PPO, num_steps=2, **changes), min(3, options.pairs))}
         result["growing"].setdefault(what, []).append(row)

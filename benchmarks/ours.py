@@ -38,7 +38,8 @@ def learning(policy: Policy) -> Work:
     data = Dataset.from_list(ROWS)
     # Centring reads up to 512 answers after the last update, which no peer does: one answer is all it gets here.
     centring = Dataset.from_list([{"prompt": ROWS[0]["prompt"], "completion": " One."}])
-    more = {"references": centring} if SETTINGS.stage == "reward" else {}
+    # The last is TRL's default.
+    more = {"reward": {"references": centring}, "dpo": {"kl_coef": 0.1}}.get(SETTINGS.stage, {})
 
     def work() -> dict[str, Any]:
         trained: Any = stage(  # type: ignore[operator]

@@ -12,21 +12,10 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.workload import SHAPES
 from rlhf_lab.data.batching import Candidates
 from rlhf_lab.experiments.pretraining import VOCABULARY
-from rlhf_lab.models import MODEL_SIZES
 from rlhf_lab.scoring import candidate_logprobs
-
-SHAPES = MODEL_SIZES | {
-    "wide": {
-        "hidden_size": 256,
-        "intermediate_size": 768,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 8,
-    }
-}
-"""The base models, most of whose work is the vocabulary, and one whose layers outweigh it, as in larger models."""
 
 
 def random_candidates(batch: int, count: int, prompt_tokens: int, response_tokens: int) -> Candidates:

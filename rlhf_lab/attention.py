@@ -18,6 +18,8 @@ from rlhf_lab.layouts import Layout, put, take
 
 NAME = "sdpa_unpadded"
 """Of this attention among Transformers'. Without a layout it is `sdpa` and nothing else."""
+_MORE = ("softcap", "s_aux", "position_bias")
+"""What some networks ask of their attention on top of products and a mask, and ours does not do."""
 
 
 @runtime_checkable
@@ -46,6 +48,10 @@ def unpadded_attention(
         query: (1 heads tokens size), as are key and value, whose heads may be fewer.
         attention_mask: Not read if there is a layout.
         layout: Who sees whom.
+
+    Raises:
+        ValueError: The network asks for more than products and a mask.
+        RuntimeError: It did not hand its layout on.
     """
     if layout is None:
         if attention_mask is not None and attention_mask.shape[-1] < key.shape[-2]:
@@ -53,6 +59,8 @@ def unpadded_attention(
                 f"{type(module).__name__} was not handed the layout of its texts; load it with eager attention."
             )
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **settings)
+    if asked := [name for name in _MORE if settings.get(name) is not None]:
+        raise ValueError(f"{type(module).__name__} asks for {asked[0]} in its attention; load it with eager attention.")
     if isinstance(layout, Layout):
         return _attend(layout, module, query, key, value, scaling), None
     return layout.attend(module, query, key, value, scaling), None
@@ -144,7 +152,9 @@ def _last_feed_forward_at(network: PreTrainedModel, wanted: Int[Tensor, " wanted
 
 
 def _recomputes(network: PreTrainedModel) -> bool:
-    return any(getattr(module, "gradient_checkpointing", False) for module in network.modules())
+    """Whether activations are made anew in the backward, in Transformers' way or in that of FSDP."""
+    marks = ("gradient_checkpointing", "_checkpoint_wrapped_module")
+    return any(getattr(module, mark, False) for module in network.modules() for mark in marks)
 
 
 def _last_feed_forward(network: PreTrainedModel) -> nn.Module | None:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv[:1] == ["launch"]:
-            from rlhf_lab.launching import run_launch
+            from rlhf_lab.launch import run_launch
 
             return run_launch(argv[1:])
         quick = _QUICK.get(argv[0]) if argv else None
@@ -55,7 +55,7 @@ def _command(argv: Sequence[str]) -> object:
     from rlhf_lab.experiments.sweep import SweepConfig
     from rlhf_lab.experiments.tldr import TLDRConfig
     from rlhf_lab.labeling.commands import LabelsCommand
-    from rlhf_lab.launching import LaunchCommand
+    from rlhf_lab.launch import LaunchCommand
 
     commands = (
         Annotated[TLDRConfig, tyro.conf.subcommand("tldr")]

@@ -4,6 +4,7 @@ A reader remembers keys and values. `SharedReader` keeps those of a prompt once 
 responses of a prompt read its memory together; `PaddedReader` serves every other network, by Transformers' own cache.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -55,43 +56,42 @@ def reader_of(
     return kind(network, prompt, prompt_mask, num_candidates, limit)
 
 
-class SharedReader:
-    """For networks whose attention is ours."""
+@dataclass
+class _Asked:
+    """What a reader begins with; see `reader_of`."""
 
-    def __init__(
-        self,
-        network: PreTrainedModel,
-        prompt: Int[Tensor, "batch prompt"],
-        prompt_mask: Bool[Tensor, "batch prompt"],
-        num_candidates: int,
-        limit: int,
-    ) -> None:
-        """As `reader_of`."""
-        self._network, self._prompt, self._mask = network, prompt, prompt_mask
-        self._count, self._limit = num_candidates, limit
+    network: PreTrainedModel
+    prompt: Int[Tensor, "batch prompt"]
+    prompt_mask: Bool[Tensor, "batch prompt"]
+    num_candidates: int
+    limit: int
+
+
+class SharedReader(_Asked):
+    """For networks whose attention is ours."""
 
     def start(self) -> Float[Tensor, "rows hidden"]:
         """Read the prompts, without their padding."""
-        mask, lengths, cache = self._mask, self._mask.sum(-1), DynamicCache()
+        mask, lengths, cache = self.prompt_mask, self.prompt_mask.sum(-1), DynamicCache()
         hidden = read_unpadded(
-            self._network,
-            self._prompt[mask],
+            self.network,
+            self.prompt[mask],
             positions_of(mask)[mask],
             Layout.of(mask),
             lengths.cumsum(0) - 1,
             cache=cache,
         )
-        self._shared = SharedPrompts(cache, mask, self._count)
-        rows = len(mask) * self._count
-        self._own = Cache(layers=[_Own(layer, rows, self._limit) for layer in cache.layers])  # type: ignore[arg-type]
-        self._position = lengths.repeat_interleave(self._count)[:, None]
+        self._shared = SharedPrompts(cache, mask, self.num_candidates)
+        rows = len(mask) * self.num_candidates
+        self._own = Cache(layers=[_Own(layer, rows, self.limit) for layer in cache.layers])  # type: ignore[arg-type]
+        self._position = lengths.repeat_interleave(self.num_candidates)[:, None]
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=mask.device)
-        return hidden.repeat_interleave(self._count, dim=0)
+        return hidden.repeat_interleave(self.num_candidates, dim=0)
 
     def read(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows hidden"]:
         """One more token of each."""
         position, self._position = self._position, self._position + 1
-        return self._network.base_model(  # type: ignore[operator]
+        return self.network.base_model(  # type: ignore[operator]
             input_ids=tokens[:, None],
             position_ids=position,
             attention_mask=self._no_mask,
@@ -195,27 +195,16 @@ class _Own(DynamicLayer):
         self._show(length)
 
 
-class PaddedReader:
+class PaddedReader(_Asked):
     """For any network, with a mask over the padding; the prompt's memory is repeated for each continuation."""
-
-    def __init__(
-        self,
-        network: PreTrainedModel,
-        prompt: Int[Tensor, "batch prompt"],
-        prompt_mask: Bool[Tensor, "batch prompt"],
-        num_candidates: int,
-        limit: int,
-    ) -> None:
-        """As `reader_of`; nothing depends on `limit`."""
-        self._network, self._prompt, self._seen, self._count = network, prompt, prompt_mask, num_candidates
-        self._cache = DynamicCache(config=network.config)
 
     def start(self) -> Float[Tensor, "rows hidden"]:
         """Read the prompts."""
-        hidden = self._forward(self._prompt, positions_of(self._seen))
-        self._cache.batch_repeat_interleave(self._count)
-        self._seen = self._seen.repeat_interleave(self._count, dim=0)
-        return hidden.repeat_interleave(self._count, dim=0)
+        self._seen, self._cache = self.prompt_mask, DynamicCache(config=self.network.config)
+        hidden = self._forward(self.prompt, positions_of(self._seen))
+        self._cache.batch_repeat_interleave(self.num_candidates)
+        self._seen = self._seen.repeat_interleave(self.num_candidates, dim=0)
+        return hidden.repeat_interleave(self.num_candidates, dim=0)
 
     def read(self, tokens: Int[Tensor, " rows"]) -> Float[Tensor, "rows hidden"]:
         """One more token of each."""
@@ -229,7 +218,7 @@ class PaddedReader:
         self._cache.batch_select_indices(going.nonzero().squeeze(-1))
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        return self._network.base_model(  # type: ignore[operator]
+        return self.network.base_model(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=self._seen.long(),
             position_ids=positions,

@@ -324,6 +324,16 @@ def test_a_network_that_drops_the_layout_is_refused(monkeypatch: pytest.MonkeyPa
         candidate_logprobs(network, some_candidates())
 
 
+@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
+def test_a_network_that_asks_more_of_its_attention_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = language_model()
+    for layer in network.base_model.layers:  # type: ignore[union-attr]
+        whole = layer.self_attn.forward
+        monkeypatch.setattr(layer.self_attn, "forward", lambda *a, whole=whole, **kw: whole(*a, **kw, **{name: 1.0}))
+    with pytest.raises(ValueError, match=f"LlamaAttention asks for {name} in its attention; load it with eager"):
+        candidate_logprobs(network, some_candidates())
+
+
 def test_the_last_feed_forward_is_computed_for_what_is_asked() -> None:
     network, candidates = language_model(), some_candidates()
     vectors = count_inputs(network.base_model.layers[-1].mlp.up_proj)  # type: ignore[union-attr, index]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlhf_lab.launching import LaunchCommand, launched
+from rlhf_lab.launch import LaunchCommand, launched
 from tests.capabilities import ROOT
 
 STAGES = ("sft", "reward", "dpo", "ppo")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_lab.cli import main
-from rlhf_lab.launching import LaunchCommand, launched
+from rlhf_lab.launch import LaunchCommand, launched
 
 JOB = ("tldr", "--scale", "tiny")
 

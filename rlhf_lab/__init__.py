@@ -7,6 +7,7 @@ import importlib
 from importlib.metadata import version
 
 _HOMES = {
+    "rlhf_lab.adapters": ("LoRAConfig",),
     "rlhf_lab.data.authored": ("authored_pairs", "load_authored"),
     "rlhf_lab.data.datasets": ("TLDR", "load_comparisons", "load_tldr"),
     "rlhf_lab.data.judge": ("Judge", "Judgement"),

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rlhf_lab.adapters import LoRAConfig, has_lora, merged, shared_copy, with_lora
 from rlhf_lab.records import replace_folder
 
 PAD_TOKEN = "[PAD]"
@@ -41,7 +42,7 @@ class Policy:
     history: tuple[Mapping[str, Any], ...] = ()
 
     def save(self, folder: str | Path) -> None:
-        """Write it as `from_pretrained` reads it; the folder appears whole or not at all."""
+        """Write it as `from_pretrained` reads it, adapters merged; the folder appears whole or not at all."""
         _save(folder, self.network, self.tokenizer)
 
     @classmethod
@@ -67,7 +68,7 @@ class RewardModel:
     history: tuple[Mapping[str, Any], ...] = ()
 
     def save(self, folder: str | Path) -> None:
-        """Write it so that `AutoModelForSequenceClassification.from_pretrained` loads it."""
+        """Write it so that `AutoModelForSequenceClassification.from_pretrained` loads it, adapters merged."""
         _save(folder, self.network, self.tokenizer)
 
     @classmethod
@@ -89,7 +90,7 @@ def _save(folder: str | Path, network: PreTrainedModel, tokenizer: PreTrainedTok
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        network.save_pretrained(part)
+        (merged(network) if has_lora(network) else network).save_pretrained(part)
         tokenizer.save_pretrained(part)
         part.chmod(0o755)  # Temporary folders and their files are their owner's alone.
         for file in part.iterdir():
@@ -146,17 +147,28 @@ def _clear_rates(owner: object) -> None:
 
 
 def copy_network(network: PreTrainedModel) -> PreTrainedModel:
-    """A network with the same weights, ready to be trained."""
-    copied = copy.deepcopy(network)
+    """A network with the same weights, adapters merged, of which every one is ready to be trained."""
+    copied = merged(network)
     copied.requires_grad_(True)
     return copied.train()
 
 
-def frozen_copy(network: PreTrainedModel) -> PreTrainedModel:
-    """A network with the same weights that no gradient reaches."""
-    copied = copy.deepcopy(network)
-    copied.requires_grad_(False)
-    return copied.eval()
+def trainable(
+    network: PreTrainedModel,
+    lora: LoRAConfig | None = None,
+    *,
+    rng: torch.Generator,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """What a stage trains: a copy of all weights, or an adapter on those of `network`.
+
+    Args:
+        network: Where to start; its numbers are not changed.
+        lora: The adapter; `network` then goes to `device`, where its weights are shared.
+        rng: Draws the adapter.
+        device: Where the stage runs.
+    """
+    return with_lora(network.to(device), lora, rng=rng) if lora else copy_network(network)  # type: ignore[arg-type]
 
 
 def check_size(size: str) -> None:
@@ -197,34 +209,59 @@ def new_policy(size: str, tokenizer: PreTrainedTokenizerBase, *, seed: int = 0) 
         return Policy(LlamaForCausalLM(config), tokenizer)
 
 
-def new_reward_model(policy: Policy, *, generator: torch.Generator) -> RewardModel:
-    """A reward model on a copy of the policy's backbone, with a new head.
+def new_reward_model(
+    policy: Policy,
+    *,
+    generator: torch.Generator,
+    lora: LoRAConfig | None = None,
+    device: torch.device | None = None,
+) -> RewardModel:
+    """A reward model to train: the policy's backbone with a new head.
 
     The head's weights have standard deviation 1/sqrt(d + 1), and it has no bias. Huang et al. 2024, detail 11.
+
+    Args:
+        policy: Its backbone is copied; with `lora` it is shared.
+        generator: Draws the head, and the adapter.
+        lora: Train an adapter, and the head.
+        device: Where the policy goes if its weights are shared.
     """
-    config = copy.deepcopy(policy.network.config)
+    start: PreTrainedModel = policy.network.to(device) if lora else policy.network  # type: ignore[arg-type]
+    config = copy.deepcopy(start.config)
     config.num_labels = 1
     config.score_offset = 0.0
     config.pad_token_id = policy.tokenizer.pad_token_id
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
-        network = AutoModelForSequenceClassification.from_config(config).to(policy.network.dtype)
-        network.base_model.load_state_dict(policy.network.base_model.state_dict())
-        pad: int = policy.tokenizer.pad_token_id  # type: ignore[assignment]
-        if pad >= network.get_input_embeddings().num_embeddings:
-            # Transformers' own forward, unlike ours, looks PAD up.
-            network.resize_token_embeddings(pad + 1, mean_resizing=False)
+    with torch.device("meta"):
+        network = AutoModelForSequenceClassification.from_config(config).to(start.dtype)
+    source = shared_copy(start) if lora else copy_network(start)
+    # Its layers and the network go by one config: the attention is chosen there.
+    backbone = copy.deepcopy(source.base_model, {id(source.config): config} | {id(w): w for w in source.parameters()})
+    setattr(network, network.base_model_prefix, backbone)
+    network.score.to_empty(device=start.device)
     weight = network.score.weight
-    drawn = torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5
-    weight.data.copy_(drawn)
-    return RewardModel(without_dropout(network), policy.tokenizer)
+    weight.data.copy_(torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5)
+    pad: int = policy.tokenizer.pad_token_id  # type: ignore[assignment]
+    if pad >= network.get_input_embeddings().num_embeddings:
+        # Transformers' own forward, unlike ours, looks PAD up.
+        network.resize_token_embeddings(pad + 1, mean_resizing=False)
+    network = without_dropout(network)
+    return RewardModel(with_lora(network, lora, rng=generator) if lora else network, policy.tokenizer)
 
 
-def new_critic(start: RewardModel | Policy, *, generator: torch.Generator) -> PreTrainedModel:
-    """A critic: the reward model's network, or a new head on the policy's backbone. Huang et al. 2024, detail 22."""
+def new_critic(
+    start: RewardModel | Policy,
+    *,
+    generator: torch.Generator,
+    lora: LoRAConfig | None = None,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """A critic: the reward model's network, or a new head on the policy's backbone. Huang et al. 2024, detail 22.
+
+    The arguments are those of `new_reward_model`.
+    """
     if isinstance(start, RewardModel):
-        return copy_network(start.network)
-    return copy_network(new_reward_model(start, generator=generator).network)
+        return trainable(start.network, lora, rng=generator, device=device)
+    return new_reward_model(start, generator=generator, lora=lora, device=device).network.train()
 
 
 def load_base(scale: str) -> Policy:

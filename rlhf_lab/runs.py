@@ -10,15 +10,14 @@ import hashlib
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from tqdm.auto import tqdm
 
+from rlhf_lab.devices import new_accelerator
 from rlhf_lab.records import naming, write_atomic, write_json
 
 Config = TypeVar("Config")
@@ -107,17 +106,6 @@ def _lines_before(step: int, data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def _shard_on_cpu(accelerator: Accelerator) -> None:
-    """Let FSDP serve processes on the CPU too: Accelerate has it for other devices only, PyTorch for all."""
-    state = accelerator.state
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    if asked and state.distributed_type == DistributedType.MULTI_CPU:
-        state.distributed_type = DistributedType.FSDP
-        state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        if accelerator.mixed_precision != "no":
-            state.fsdp_plugin.set_mixed_precision(accelerator.mixed_precision)
-
-
 class Run:
     """Where a stage keeps what it needs to be watched, stopped and continued. Without a folder it lives in memory.
 
@@ -145,18 +133,13 @@ class Run:
 
         Raises:
             ValueError: The folder holds a different run, or other files, or a config.json that cannot be read; or it is
-                a file.
+                a file. The device lacks the precision.
         """
         self.folder = Path(folder) if folder is not None else None
         self.seed = seed
         self.checkpoint_every = checkpoint_every
         self.history: list[dict[str, Any]] = []
-        self.accelerator = Accelerator(
-            mixed_precision=mixed_precision,
-            log_with="tensorboard" if self.folder else None,
-            project_dir=self.folder,
-        )
-        _shard_on_cpu(self.accelerator)
+        self.accelerator = new_accelerator(self.folder, mixed_precision)
         self._identity = json.loads(json.dumps({"seed": seed, **(identity or {})}, default=str))
         if self.folder:
             self._claim(self.folder)
@@ -198,6 +181,12 @@ class Run:
     def device(self) -> torch.device:
         """Where networks and batches live."""
         return self.accelerator.device
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where and in which precision networks run, and among how many processes they are shared."""
+        shards = self.accelerator.num_processes if self.accelerator.is_fsdp2 else 1
+        return {"device": self.device, "mixed_precision": self.accelerator.mixed_precision, "num_shards": shards}
 
     def rng(self, purpose: str, step: int = 0) -> torch.Generator:
         """The random numbers of one purpose at one step: the same on every process and after a resume."""

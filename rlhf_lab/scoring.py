@@ -46,7 +46,7 @@ def candidate_scores(
         shared_prompt: As in `candidate_logprobs`.
     """
     is_there = candidates.response_mask.any(-1)
-    scores = score_head(network)(_hidden(network, candidates, shared_prompt, at_end=True)).squeeze(-1).float()
+    scores = _scored(network, _hidden(network, candidates, shared_prompt, at_end=True))
     return _at(is_there, scores - getattr(network.config, "score_offset", 0.0))
 
 
@@ -57,7 +57,7 @@ def candidate_values(
 
     The reward model's offset is taken off here too, so that a critic that starts from it starts centred.
     """
-    values = score_head(network)(_hidden(network, candidates, shared_prompt)).squeeze(-1).float()
+    values = _scored(network, _hidden(network, candidates, shared_prompt))
     return _at(candidates.response_mask, values - getattr(network.config, "score_offset", 0.0))
 
 
@@ -151,6 +151,11 @@ def vocabulary_head(network: PreTrainedModel) -> nn.Module:
 def score_head(network: PreTrainedModel) -> nn.Module:
     """The layer that turns a hidden state into a score."""
     return network.score  # type: ignore[return-value]
+
+
+def _scored(network: PreTrainedModel, hidden: Float[Tensor, "wanted hidden"]) -> Float[Tensor, " wanted"]:
+    head = score_head(network)
+    return head(hidden.to(head.weight.dtype)).squeeze(-1).float()  # An adapter's head is of fp32 on any base.
 
 
 def positions_of(mask: Tensor) -> Tensor:

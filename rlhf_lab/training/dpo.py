@@ -17,15 +17,24 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from rlhf_lab.adapters import LoRAConfig, shared_copy
 from rlhf_lab.data.datasets import comparisons_of
 from rlhf_lab.equations.preference import bradley_terry_loss, implicit_reward
-from rlhf_lab.models import Policy, copy_network, frozen_copy
+from rlhf_lab.memory import check_memory
+from rlhf_lab.models import Policy, trainable
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_logprobs
 from rlhf_lab.seams import checked
 from rlhf_lab.training.fit import Fit, OptimizerConfig
-from rlhf_lab.training.rankings import LabeledCandidates, agreement, element_losses, encode_rankings, rankings_of
+from rlhf_lab.training.rankings import (
+    LabeledCandidates,
+    agreement,
+    element_losses,
+    encode_rankings,
+    largest_rankings,
+    rankings_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +50,8 @@ class DPOConfig:
     kl_coef: float = 0.05
     """beta: price of one nat of KL(policy || reference), in units of the reward that explains the choices."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoRAConfig | None = None
+    """Train an adapter on the policy's frozen weights, instead of all of them."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be meant."""
@@ -94,8 +105,12 @@ def dpo(
     rankings = rankings_of(comparisons_of(comparisons))
     limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
-    fit = Fit(run, copy_network(policy.network), config.optimizer, num_updates=num_steps)
-    reference = frozen_copy(policy.network).to(run.device)  # type: ignore[arg-type]
+    network = trainable(policy.network, config.lora, rng=run.rng("adapter"), device=run.device)
+    sizes = {"batch_size": config.batch_size, "micro_batch_size": config.micro_batch_size}
+    texts = largest_rankings(rankings, run, **sizes, **limits)
+    check_memory("dpo", [(network, config.optimizer.kind)], [policy.network], texts, **run.place)
+    fit = Fit(run, network, config.optimizer, num_updates=num_steps)
+    reference = shared_copy(policy.network).to(run.device)  # type: ignore[arg-type]
 
     for step in run.steps(num_steps, {"fit": fit}, name="dpo"):
         rows = run.batch_rows(step, len(rankings), config.batch_size)[run.share(config.batch_size)]
@@ -103,7 +118,7 @@ def dpo(
         seen: list[Tensor] = []
 
         def loss(part: LabeledCandidates, count: float, seen: list[Tensor] = seen) -> Tensor:
-            with torch.no_grad():
+            with torch.no_grad(), run.accelerator.autocast():
                 ref_logprobs = candidate_logprobs(reference, part)
             rewards = implicit_reward(fit(candidate_logprobs, part), ref_logprobs, kl_coef=config.kl_coef)
             seen.append(rewards.detach())

@@ -7,19 +7,20 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rlhf_lab.data.batching import Candidates, decode_responses
+from rlhf_lab.data.batching import Candidates, decode_responses, encode_prompts
 from rlhf_lab.equations.policy_gradient import gae, kl_shaped_rewards, replace_missing_eos_score
 from rlhf_lab.equations.sequence import masked_whiten
 from rlhf_lab.feedback import Reward, scores_of
-from rlhf_lab.generation import Rollout
+from rlhf_lab.generation import Rollout, SamplingConfig, sample
 from rlhf_lab.models import RewardModel
+from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values
 from rlhf_lab.training.fit import Fit, Frozen
 
@@ -107,6 +108,58 @@ class Models:
         """Within, each process can read on its own."""
         with self.policy.whole(), self.critic.whole() if self.critic else contextlib.nullcontext():
             yield
+
+
+def collect(
+    run: Run,
+    prompts: list[str],
+    models: Models,
+    tokenizer: Any,
+    *,
+    num_candidates: int,
+    sampling: SamplingConfig,
+    missing_eos_score: float | None,
+    max_prompt_tokens: int,
+    batch_size: int,
+    rng: torch.Generator,
+) -> Experience:
+    """The global rollout on `prompts` with its assessment, each process having done its part.
+
+    Args:
+        run: Whose processes.
+        prompts: Texts; of all processes.
+        models: Who writes, and who assesses.
+        tokenizer: Of the policy.
+        num_candidates: K.
+        sampling: How to write.
+        missing_eos_score: As in `assess`.
+        max_prompt_tokens: Longer prompts are cut inside the post.
+        batch_size: Prompts in memory at once.
+        rng: Draws the texts; the same on every process.
+    """
+    number = len(prompts)
+    # Held-out prompts need not divide among the processes: some are asked twice, and counted once.
+    asked = [prompts[row % number] for row in range(number + -number % run.accelerator.num_processes)]
+    uniforms = torch.rand(len(asked), num_candidates, sampling.max_response_tokens, generator=rng)
+    mine = run.share(len(asked))
+    parts = []
+    # In one precision all: the KL is a difference of two networks' log-probs.
+    with models.whole(), run.accelerator.autocast():
+        for start in range(mine.start, mine.stop, batch_size):
+            rows = slice(start, min(start + batch_size, mine.stop))
+            prompt, mask = encode_prompts(tokenizer, asked[rows], max_prompt_tokens=max_prompt_tokens)
+            rollout = models.policy(
+                sample,
+                prompt.to(run.device),
+                mask.to(run.device),
+                eos_token_id=tokenizer.eos_token_id,
+                num_candidates=num_candidates,
+                config=sampling,
+                uniforms=uniforms[rows].to(run.device),
+            )
+            kind = {"missing_eos_score": missing_eos_score, "temperature": sampling.temperature}
+            parts.append(assess(rollout, asked[rows], models, tokenizer, batch_size=batch_size, **kind))
+    return gathered(parts, run.accelerator)[:number]
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,7 +18,14 @@ from rlhf_lab.data.batching import Rows
 from rlhf_lab.runs import Run
 
 Batch = TypeVar("Batch", bound=Rows)
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_KINDS = {
+    "adamw": "AdamW",
+    "adamw_8bit": "AdamW8bit",
+    "adamw_paged": "PagedAdamW",
+    "adamw_8bit_paged": "PagedAdamW8bit",
+}
+"""Optimizers, by the names of their classes; all but the first are of bitsandbytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +41,16 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     adam_eps: float = 1e-5
+    kind: str = "adamw"
+    """adamw; adamw_8bit (moments of 8 bits, Dettmers et al. 2022, arXiv:2110.02861); adamw_paged (moments go to the
+    CPU's memory where the GPU's is full); adamw_8bit_paged."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.schedule not in ("constant", "linear", "cosine"):
             raise ValueError(f"schedule {self.schedule!r} is unknown; choose constant, linear or cosine.")
+        if self.kind not in _KINDS:
+            raise ValueError(f"the optimizer {self.kind!r} is unknown; choose one of {', '.join(_KINDS)}.")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
 
@@ -54,6 +66,24 @@ class OptimizerConfig:
         rest = (fraction - self.warmup_fraction) / max(1e-9, 1.0 - self.warmup_fraction)
         left = {"constant": 1.0, "linear": 1.0 - rest, "cosine": 0.5 + 0.5 * math.cos(math.pi * rest)}[self.schedule]
         return self.learning_rate * (self.final_fraction + (1.0 - self.final_fraction) * left)
+
+
+def new_optimizer(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW, by PyTorch or by bitsandbytes.
+
+    Raises:
+        ValueError: bitsandbytes is needed and not installed.
+    """
+    settings = {"lr": config.learning_rate, "eps": config.adam_eps, "weight_decay": config.weight_decay}
+    if config.kind == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **settings)
+    try:
+        from bitsandbytes import optim
+    except ImportError as error:
+        raise ValueError(
+            f"the optimizer {config.kind} needs bitsandbytes; install it with: pip install 'rlhf-lab[large]'."
+        ) from error
+    return getattr(optim, _KINDS[config.kind])(parameters, **settings)
 
 
 class _Applied(nn.Module):
@@ -77,13 +107,7 @@ class Fit:
         self.run, self.config, self.num_updates = run, config, num_updates
         self.network = network.to(run.device)  # type: ignore[arg-type]
         self.updates = 0
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in network.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
-            eps=config.adam_eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        optimizer = new_optimizer(config, [weight for weight in network.parameters() if weight.requires_grad])
         # What `trained` fills again: everything but the weights.
         blank = {id(tensor): nn.Parameter(torch.empty_like(tensor, device="meta")) for tensor in network.parameters()}
         self._blank = copy.deepcopy(network, blank) if run.accelerator.is_fsdp2 else None
@@ -177,7 +201,7 @@ class Fit:
         self.updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer moments and the number of updates, whole, whatever the number of processes."""
+        """What is trained, optimizer moments and the number of updates, whole, whatever the number of processes."""
         weights, moments = get_state_dict(self._applied, self._optimizer.optimizer, options=_WHOLE)
         return {"network": weights, "optimizer": moments, "updates": self.updates}
 

@@ -18,7 +18,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from rlhf_lab.data.batching import decode_responses, encode_prompts
+from rlhf_lab.adapters import LoRAConfig, shared_copy
+from rlhf_lab.data.batching import decode_responses
 from rlhf_lab.data.datasets import prompts_of
 from rlhf_lab.equations.policy_gradient import (
     adaptive_kl_coef,
@@ -29,13 +30,14 @@ from rlhf_lab.equations.policy_gradient import (
 )
 from rlhf_lab.equations.sequence import masked_mean
 from rlhf_lab.feedback import Reward
-from rlhf_lab.generation import SamplingConfig, sample
-from rlhf_lab.models import Policy, RewardModel, copy_network, frozen_copy, new_critic
+from rlhf_lab.generation import SamplingConfig
+from rlhf_lab.memory import Texts, check_memory
+from rlhf_lab.models import Policy, RewardModel, new_critic, trainable
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_logprobs, candidate_values
 from rlhf_lab.seams import checked
-from rlhf_lab.training.experience import Experience, Models, Training, assess, gathered, means_of, with_advantages
+from rlhf_lab.training.experience import Models, Training, collect, means_of, with_advantages
 from rlhf_lab.training.fit import Fit, Frozen, OptimizerConfig
 
 
@@ -68,6 +70,8 @@ class PPOConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="linear"))
     critic_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="linear"))
+    lora: LoRAConfig | None = None
+    """Train adapters on the frozen weights of policy and reward model, which reference and reward share."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not fit together."""
@@ -80,6 +84,16 @@ class PPOConfig:
             raise ValueError(f"evaluate_every must be at least 1, not {self.evaluate_every}.")
         if self.kl_coef < 0:
             raise ValueError(f"kl_coef must be 0 or more, not {self.kl_coef}: a negative one would pay for drift.")
+
+    @property
+    def largest(self) -> Texts:
+        """Texts of the largest micro-batch."""
+        return Texts(
+            rows=min(self.micro_batch_size, self.minibatch_size),
+            prompt_tokens=self.max_prompt_tokens,
+            response_tokens=self.sampling.max_response_tokens,
+            num_candidates=self.num_candidates,
+        )
 
 
 def ppo_config(scale: str) -> PPOConfig:
@@ -173,23 +187,27 @@ def ppo(  # noqa: PLR0913 - four are equations
     value_error = _for_each_token("value_error", value_error, clipped_value_error)
     texts, held_out_texts = prompts_of(prompts), prompts_of(held_out) if held_out is not None else []
     tokenizer = policy.tokenizer
-    start = critic_from or reward
-    updates = config.num_steps * config.num_epochs * (config.prompts_per_step // config.minibatch_size)
-    actor = Fit(run, copy_network(policy.network), config.optimizer, num_updates=updates)
-    critic_start = new_critic(start if isinstance(start, RewardModel) else policy, generator=run.rng("critic"))
-    critic = Fit(run, critic_start, config.critic_optimizer, num_updates=updates)
-    reference = Frozen(frozen_copy(policy.network).to(run.device))  # type: ignore[arg-type]
-    models = Models(actor, reference, critic, _on(reward, run))
+    models = _models(policy, reward, critic_from or reward, config, run)
+    actor, critic = models.policy, models.critic
+    assert isinstance(actor, Fit) and isinstance(critic, Fit)
     lookers = replace(models, critic=None)
     price = _KLPrice(config.kl_coef, config.kl_target)
 
+    how = {
+        "num_candidates": config.num_candidates,
+        "sampling": config.sampling,
+        "missing_eos_score": config.missing_eos_score,
+        "max_prompt_tokens": config.max_prompt_tokens,
+        "batch_size": config.micro_batch_size,
+    }
+
     for step in run.steps(config.num_steps, {"actor": actor, "critic": critic, "price": price}, name="ppo"):
         asked = [texts[row] for row in run.batch_rows(step, len(texts), config.prompts_per_step)]
-        experience = _collect(run, asked, models, tokenizer, config, run.rng("sampling", step))
+        experience = collect(run, asked, models, tokenizer, rng=run.rng("sampling", step), **how)
         metrics = means_of(experience, "objective", asked, tokenizer, kl_coef=price.value, watch=watch)
         if held_out_texts and (step % config.evaluate_every == 0 or step + 1 == config.num_steps):
             # Before the updates: both means are of the same policy.
-            answers = _collect(run, held_out_texts, lookers, tokenizer, config, run.rng("held_out"))
+            answers = collect(run, held_out_texts, lookers, tokenizer, rng=run.rng("held_out"), **how)
             metrics |= means_of(answers, "held_out", held_out_texts, tokenizer, kl_coef=price.value, watch=watch)
         batch = with_advantages(
             experience,
@@ -216,52 +234,23 @@ def _for_each_token(seam: str, equation: Callable[..., Tensor], own: Callable[..
     return checked(seam, equation, own, lambda _, second, *more: second.shape, "token")
 
 
-def _on(reward: Reward | RewardModel, run: Run) -> Reward | RewardModel:
-    if not isinstance(reward, RewardModel):
-        return reward
-    return RewardModel(frozen_copy(reward.network).to(run.device), reward.tokenizer)  # type: ignore[arg-type]
-
-
-def _collect(
-    run: Run,
-    asked: list[str],
-    models: Models,
-    tokenizer: Any,
-    config: PPOConfig,
-    rng: torch.Generator,
-) -> Experience:
-    """The global rollout on `asked` with its assessment, each process having done its part."""
-    number = len(asked)
-    # Held-out prompts need not divide among the processes: some are asked twice, and counted once.
-    asked = [asked[row % number] for row in range(number + -number % run.accelerator.num_processes)]
-    uniforms = torch.rand(len(asked), config.num_candidates, config.sampling.max_response_tokens, generator=rng)
-    mine = run.share(len(asked))
-    parts = []
-    with models.whole():
-        for start in range(mine.start, mine.stop, config.micro_batch_size):
-            rows = slice(start, min(start + config.micro_batch_size, mine.stop))
-            prompt, mask = encode_prompts(tokenizer, asked[rows], max_prompt_tokens=config.max_prompt_tokens)
-            rollout = models.policy(
-                sample,
-                prompt.to(run.device),
-                mask.to(run.device),
-                eos_token_id=tokenizer.eos_token_id,
-                num_candidates=config.num_candidates,
-                config=config.sampling,
-                uniforms=uniforms[rows].to(run.device),
-            )
-            parts.append(
-                assess(
-                    rollout,
-                    asked[rows],
-                    models,
-                    tokenizer,
-                    missing_eos_score=config.missing_eos_score,
-                    temperature=config.sampling.temperature,
-                    batch_size=config.micro_batch_size,
-                )
-            )
-    return gathered(parts, run.accelerator)[:number]
+def _models(policy: Policy, reward: Reward | RewardModel, start: object, config: PPOConfig, run: Run) -> Models:
+    """Two networks that learn and two that are only read, on the run's device; the critic comes from `start`."""
+    updates = config.num_steps * config.num_epochs * (config.prompts_per_step // config.minibatch_size)
+    kind = {"lora": config.lora, "device": run.device}
+    actor = trainable(policy.network, rng=run.rng("adapter"), **kind)
+    critic = new_critic(start if isinstance(start, RewardModel) else policy, generator=run.rng("critic"), **kind)
+    if isinstance(reward, RewardModel):
+        reward = RewardModel(shared_copy(reward.network).to(run.device), reward.tokenizer)  # type: ignore[arg-type]
+    learning = [(actor, config.optimizer.kind), (critic, config.critic_optimizer.kind)]
+    read = [policy.network] + ([reward.network] if isinstance(reward, RewardModel) else [])
+    check_memory("ppo", learning, read, config.largest, samples=True, **run.place)
+    return Models(
+        Fit(run, actor, config.optimizer, num_updates=updates),
+        Frozen(shared_copy(policy.network).to(run.device)),  # type: ignore[arg-type]
+        Fit(run, critic, config.critic_optimizer, num_updates=updates),
+        reward,
+    )
 
 
 def _update(

@@ -16,9 +16,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.data.datasets import comparisons_of
 from rlhf_lab.equations.preference import bradley_terry_loss
 from rlhf_lab.feedback import LearnedReward
+from rlhf_lab.memory import check_memory
 from rlhf_lab.models import Policy, RewardModel, new_reward_model
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
@@ -31,6 +33,7 @@ from rlhf_lab.training.rankings import (
     agreement,
     element_losses,
     encode_rankings,
+    largest_rankings,
     rankings_of,
 )
 
@@ -46,6 +49,8 @@ class RewardModelConfig:
     max_prompt_tokens: int = 512
     max_response_tokens: int = 169
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoRAConfig | None = None
+    """Train an adapter on the policy's frozen weights, and the head, instead of all of them."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be meant."""
@@ -95,9 +100,12 @@ def train_reward_model(
     run = run or Run()
     pair_loss = checked("pair_loss", pair_loss, bradley_terry_loss, lambda chosen, rejected: chosen.shape, "pair")
     rankings = rankings_of(comparisons_of(comparisons))
-    model = new_reward_model(policy, generator=run.rng("head"))
+    model = new_reward_model(policy, generator=run.rng("head"), lora=config.lora, device=run.device)
     limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
+    sizes = {"batch_size": config.batch_size, "micro_batch_size": config.micro_batch_size}
+    texts = largest_rankings(rankings, run, **sizes, **limits)
+    check_memory("reward model", [(model.network, config.optimizer.kind)], [], texts, **run.place)
     fit = Fit(run, model.network, config.optimizer, num_updates=num_steps)
 
     for step in run.steps(num_steps, {"fit": fit}, name="reward model"):

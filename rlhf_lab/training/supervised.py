@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.data.batching import TokenBatch, encode_demonstrations, encode_texts
 from rlhf_lab.data.datasets import column, demonstrations_of
 from rlhf_lab.equations.sequence import next_token_loss
-from rlhf_lab.models import Policy, copy_network
+from rlhf_lab.memory import Texts, check_memory
+from rlhf_lab.models import Policy, trainable
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import target_hidden, vocabulary_head
@@ -51,6 +53,8 @@ class SFTConfig:
     count_prompt: bool = False
     """Count the query's tokens in the loss too."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoRAConfig | None = None
+    """Train an adapter on the policy's frozen weights, instead of all of them."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be meant."""
@@ -165,7 +169,10 @@ def _imitate(
     token_loss: Callable[..., Tensor],
 ) -> Policy:
     run = run or Run()
-    fit = Fit(run, copy_network(policy.network), config.optimizer, num_updates=num_steps)
+    lora = config.lora if isinstance(config, SFTConfig) else None
+    network = trainable(policy.network, lora, rng=run.rng("adapter"), device=run.device)
+    check_memory(name, [(network, config.optimizer.kind)], [], _largest(config, run), **run.place)
+    fit = Fit(run, network, config.optimizer, num_updates=num_steps)
     for step in run.steps(num_steps, {"fit": fit}, name=name):
         rows = run.batch_rows(step, num_rows, config.batch_size)[run.share(config.batch_size)]
         batch = encode(rows).to(run.device)
@@ -178,6 +185,15 @@ def _imitate(
         )
         run.log(step, {f"{name}/loss": loss, f"{name}/learning_rate": rate})
     return Policy(fit.trained(), policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]
+
+
+def _largest(config: PretrainConfig | SFTConfig, run: Run) -> Texts:
+    rows = config.micro_batch_size or config.batch_size // run.accelerator.num_processes
+    if isinstance(config, PretrainConfig):
+        return Texts(rows=rows, prompt_tokens=1, response_tokens=config.max_tokens)
+    counted = config.max_response_tokens + config.count_prompt * config.max_prompt_tokens
+    rest = config.max_prompt_tokens + config.max_response_tokens - counted
+    return Texts(rows=rows, prompt_tokens=max(rest, 1), response_tokens=counted)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.data.datasets import load_tldr
 from rlhf_lab.experiments.pretraining import train_tokenizer
 from rlhf_lab.feedback import population
@@ -40,8 +41,11 @@ def stages(out: Path) -> dict[str, Any]:
     pairs = list(zip(answers, answers[1:] + answers[:1], strict=True))
     labels: Dataset = population().compare(prompts[:32], pairs[:32])
     common = {"batch_size": 8, "optimizer": STEADY, **LIMITS}
-    run = {name: Run(out / name, checkpoint_every=1) for name in ("sft", "reward", "dpo", "ppo")}
+    run = {name: Run(out / name, checkpoint_every=1) for name in ("sft", "lora", "reward", "dpo", "ppo")}
     made = {"sft": sft(policy, data.demonstrations.select(range(32)), run=run["sft"], **common)}
+    made["lora"] = sft(
+        policy, data.demonstrations.select(range(32)), run=run["lora"], lora=LoRAConfig(rank=2), **common
+    )
     made["reward"] = train_reward_model(policy, labels, run=run["reward"], **common)
     made["dpo"] = dpo(policy, labels, run=run["dpo"], micro_batch_size=2, **common)
     made["ppo"] = ppo(

@@ -1,0 +1,61 @@
+"""What there is to run on: processes by Accelerate, the precision that a device has, and its memory."""
+
+import os
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+
+
+def new_accelerator(folder: Path | None, mixed_precision: str | None) -> Accelerator:
+    """The processes of a run, and where they compute.
+
+    Args:
+        folder: For the tracker; without one nothing is tracked.
+        mixed_precision: "no" or "bf16"; None leaves it to `accelerate launch`.
+
+    Raises:
+        ValueError: The device lacks the precision, or we do.
+    """
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision, log_with="tensorboard" if folder else None, project_dir=folder
+    )
+    _check_precision(accelerator)
+    _shard_on_cpu(accelerator)
+    return accelerator
+
+
+def available_memory(device: torch.device) -> float:
+    """What this process may use of `device`, with what it uses already [bytes]."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    free = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    limit = Path("/sys/fs/cgroup/memory.max")  # Of a container.
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return float(free) if text == "max" else min(float(free), float(text))
+
+
+def _check_precision(accelerator: Accelerator) -> None:
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise ValueError(
+            f"mixed precision {accelerator.mixed_precision!r} is not supported: its losses would need scaling; choose "
+            f"bf16, or no."
+        )
+    device = accelerator.device
+    if accelerator.mixed_precision == "bf16" and device.type == "cuda":
+        with torch.cuda.device(device):
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                name = torch.cuda.get_device_name(device)
+                raise ValueError(f"{name} does not compute in bf16; choose the precision no, or a newer GPU.")
+
+
+def _shard_on_cpu(accelerator: Accelerator) -> None:
+    """Let FSDP serve processes on the CPU too: Accelerate has it for other devices only, PyTorch for all."""
+    state = accelerator.state
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if asked and state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.FSDP
+        state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        if accelerator.mixed_precision != "no":
+            state.fsdp_plugin.set_mixed_precision(accelerator.mixed_precision)

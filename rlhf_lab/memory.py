@@ -1,0 +1,232 @@
+"""How much memory a stage needs, before it starts: counted on networks without numbers, refused if it does not fit.
+
+The networks are run once as shapes, in PyTorch's fake tensors, and what the backward would keep is added up. So it
+holds for any architecture, adapter and precision, and takes seconds and no memory.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedModel
+
+from rlhf_lab.devices import available_memory
+from rlhf_lab.equations.sequence import token_logprobs
+from rlhf_lab.scoring import score_head, vocabulary_head
+
+BYTES_OF_MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "adamw_paged": 0.0, "adamw_8bit_paged": 0.0}
+"""AdamW's for each trained number, by the kind of optimizer; what is paged leaves where there is no room for it. Of
+8 bits come, for each block of 256 numbers, two scales of 4 bytes."""
+OVERHEAD = 0.1
+"""For what libraries hold, and for the gaps between tensors, on top of what is counted."""
+NOT_WORTH_A_LOOK = 1 / 64
+"""A stage whose weights take less than this share of the memory is not looked at."""
+_GB = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What is in memory at once, at most."""
+
+    rows: int
+    """Prompts in a micro-batch."""
+    prompt_tokens: int
+    response_tokens: int
+    num_candidates: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """In a row: a prompt with its candidates."""
+        return self.prompt_tokens + self.num_candidates * self.response_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes by what they hold, on each process."""
+
+    stage: str
+    parts: Mapping[str, float]
+    available: float
+    device: str
+    advice: Mapping[str, str]
+    """What makes a part smaller."""
+
+    @property
+    def total(self) -> float:
+        """All parts."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        """In one line."""
+        parts = ", ".join(f"{name} {size / _GB:.2f}" for name, size in self.parts.items())
+        return f"{self.stage} needs about {self.total / _GB:.2f} GB ({parts}) of {self.available / _GB:.1f} GB"
+
+    def check(self) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            ValueError: With what would make it smaller.
+        """
+        if self.total > self.available:
+            largest = sorted(self.advice, key=lambda name: -self.parts[name])
+            advice = "; or ".join(dict.fromkeys(self.advice[name] for name in largest[:2]))
+            raise ValueError(f"{self} on {self.device}; {advice}.")
+
+
+def estimate_memory(
+    stage: str,
+    trained: Sequence[tuple[PreTrainedModel, str]],
+    frozen: Sequence[PreTrainedModel],
+    texts: Texts,
+    *,
+    device: torch.device,
+    mixed_precision: str = "no",
+    num_shards: int = 1,
+    samples: bool = False,
+) -> MemoryEstimate:
+    """What a stage needs at its worst moment: the update of one of the networks, or sampling.
+
+    Args:
+        stage: Its name, for messages.
+        trained: Networks that learn, each with the kind of its optimizer; with numbers or on the meta device.
+        frozen: Networks that are only read; memory that they share with others is counted once.
+        texts: The largest micro-batch.
+        device: Where it will run.
+        mixed_precision: Accelerate's setting.
+        num_shards: Processes that share the trained weights, gradients and moments.
+        samples: Whether the first of the trained networks also writes.
+    """
+    own = {id(network): sum(map(_size, _learning(network))) for network, _ in trained}
+    count = sum(own.values())
+    weights = _unique([*(network for network, _ in trained), *frozen]) - count + count / num_shards
+    moments = sum(
+        BYTES_OF_MOMENTS[kind] * sum(weight.numel() for weight in _learning(network)) for network, kind in trained
+    )
+    updates = [(own[id(network)] / num_shards, _saved(network, texts, mixed_precision)) for network, _ in trained]
+    gradients, activations = max(updates, key=sum)
+    if samples:
+        # Whole on each process meanwhile, if they share their weights otherwise.
+        written = _remembered(trained[0][0], texts, mixed_precision) + count - count / num_shards
+        if written > gradients + activations:
+            gradients, activations = 0.0, written
+    parts = {
+        "weights": weights,
+        "moments": moments / num_shards,
+        "gradients": gradients,
+        "activations": activations,
+    }
+    return MemoryEstimate(
+        stage=stage,
+        parts=parts | {"overhead": OVERHEAD * sum(parts.values())},
+        available=available_memory(device),
+        device=str(device),
+        advice={
+            "weights": "load the networks in bf16, or share them among more processes (fsdp2)",
+            "moments": "train an adapter (lora), or take 8-bit moments (kind of the optimizer)",
+            "gradients": "train an adapter (lora)",
+            "activations": f"lower micro_batch_size (now {texts.rows})",
+        },
+    )
+
+
+def check_memory(
+    stage: str,
+    trained: Sequence[tuple[PreTrainedModel, str]],
+    frozen: Sequence[PreTrainedModel],
+    texts: Texts,
+    *,
+    device: torch.device,
+    mixed_precision: str = "no",
+    num_shards: int = 1,
+    samples: bool = False,
+) -> None:
+    """Refuse a stage that does not fit; the arguments are those of `estimate_memory`.
+
+    Raises:
+        ValueError: With what would make it smaller.
+    """
+    weights = _unique([*(network for network, _ in trained), *frozen])
+    if weights > NOT_WORTH_A_LOOK * available_memory(device):
+        settings = {"device": device, "mixed_precision": mixed_precision, "num_shards": num_shards, "samples": samples}
+        estimate_memory(stage, trained, frozen, texts, **settings).check()  # type: ignore[arg-type]
+
+
+def _learning(network: nn.Module) -> list[nn.Parameter]:
+    return [weight for weight in network.parameters() if weight.requires_grad]
+
+
+def _size(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _unique(networks: Sequence[nn.Module]) -> float:
+    """Bytes of all weights, each place in memory counted once."""
+    places = {}
+    for network in networks:
+        for weight in network.parameters():
+            places[weight.untyped_storage()._cdata] = _size(weight)
+    return float(sum(places.values()))
+
+
+def _shapes_of(network: PreTrainedModel) -> PreTrainedModel:
+    """The same network without numbers; to be called, and used, in a `FakeTensorMode`."""
+    twins: dict[int, object] = {}
+    for weight in network.parameters():
+        blank = torch.empty(weight.shape, dtype=weight.dtype)
+        twins[id(weight)] = nn.Parameter(blank, requires_grad=weight.requires_grad)
+    for buffer in network.buffers():
+        twins[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype)
+    twin = copy.deepcopy(network, twins)
+    for part in (twin, twin.base_model):
+        part.config._attn_implementation = "sdpa"
+    return twin
+
+
+def _saved(network: PreTrainedModel, texts: Texts, mixed_precision: str) -> float:
+    """Bytes that the backward of one micro-batch keeps, and the gradient of its largest tensor."""
+    kept: dict[int, int] = {}
+    with FakeTensorMode():
+        twin = _shapes_of(network)
+        mine = {weight.untyped_storage()._cdata for weight in twin.parameters()}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            place = tensor.untyped_storage()
+            if place._cdata not in mine:
+                kept[place._cdata] = place.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _autocast(mixed_precision):
+            held = list(_forward(twin, texts))  # While they are held, no place is taken again.
+        del held
+    return float(sum(kept.values()) + max(kept.values(), default=0))
+
+
+def _forward(network: PreTrainedModel, texts: Texts) -> Iterator[torch.Tensor]:
+    tokens = torch.zeros(texts.rows, texts.tokens, dtype=torch.long)
+    hidden = network.base_model(input_ids=tokens, use_cache=False)[0]  # type: ignore[operator]
+    yield hidden
+    written = texts.num_candidates * texts.response_tokens
+    if network.get_output_embeddings() is None:
+        yield score_head(network)(hidden[:, -written:].to(score_head(network).weight.dtype)).float()
+        return
+    logits = vocabulary_head(network)(hidden[:, -written - 1 : -1]).float()
+    yield logits
+    yield token_logprobs(logits, tokens[:, -written:])
+
+
+def _remembered(network: PreTrainedModel, texts: Texts, mixed_precision: str) -> float:
+    """Bytes of keys and values while a micro-batch is written, and of the logits of its next tokens."""
+    with FakeTensorMode(), torch.no_grad(), _autocast(mixed_precision):
+        twin = _shapes_of(network)
+        tokens = torch.zeros(texts.rows, texts.tokens, dtype=torch.long)
+        cache = twin.base_model(input_ids=tokens, use_cache=True).past_key_values  # type: ignore[operator]
+        memory = sum(_size(part) for layer in cache.layers for part in (layer.keys, layer.values))
+    logits = texts.rows * texts.num_candidates * network.config.vocab_size * 4
+    return float(memory + 3 * logits)  # Logits, probabilities and their sums.
+
+
+def _autocast(mixed_precision: str) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=mixed_precision == "bf16")

@@ -1,0 +1,65 @@
+"""A stage in a process of its own, watched; prints the memory that it took and what was estimated, in MB.
+
+python -m tests.memory_process STAGE [lora]      STAGE is sft or ppo
+"""
+
+import os
+import sys
+import threading
+
+# Freed memory goes back at once, so that what is held can be seen.
+if os.environ.get("MALLOC_MMAP_THRESHOLD_") != "1048576":
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "OMP_NUM_THREADS": "1"}
+    os.execv(sys.executable, [sys.executable, "-m", "tests.memory_process", *sys.argv[1:]])
+
+import psutil
+from datasets import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import rlhf_lab as lab
+from rlhf_lab.adapters import LoRAConfig
+from rlhf_lab.memory import MemoryEstimate, estimate_memory
+from rlhf_lab.models import new_reward_model
+from rlhf_lab.runs import Run
+from rlhf_lab.training import ppo, supervised
+
+LIMITS = {"max_prompt_tokens": 192, "max_response_tokens": 48}
+SHAPE = {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 6, "num_attention_heads": 5}
+
+
+def main() -> None:
+    stage, lora = sys.argv[1], LoRAConfig(rank=8) if sys.argv[2:] == ["lora"] else None
+    tokenizer = lab.load_base("tiny").tokenizer
+    config = LlamaConfig(**SHAPE, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
+    policy = lab.Policy(LlamaForCausalLM(config), tokenizer)
+    texts = [f"SUBREDDIT: r/x\n\nTITLE: t\n\nPOST: {'my dog ' * 400}\n\nTL;DR:"] * 8
+    run = Run()
+    seen: list[MemoryEstimate] = []
+
+    def look(*args: object, **settings: object) -> None:
+        seen.append(estimate_memory(*args, **settings))  # type: ignore[arg-type]
+
+    supervised.check_memory = ppo.check_memory = look  # type: ignore[assignment]
+    process, done, most = psutil.Process(), threading.Event(), [0]
+    held = process.memory_info().rss - sum(weight.nbytes for weight in policy.network.parameters())
+
+    def watch() -> None:
+        while not done.wait(0.001):
+            most[0] = max(most[0], process.memory_info().rss)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if stage == "sft":
+        rows = Dataset.from_dict({"prompt": texts, "completion": [" my dog" * 100] * 8})
+        supervised.sft(policy, rows, run=run, lora=lora, batch_size=8, **LIMITS)
+    else:
+        sampling = lab.SamplingConfig(max_response_tokens=48)
+        sizes = {"num_steps": 1, "prompts_per_step": 4, "minibatch_size": 4, "num_candidates": 2, "num_epochs": 1}
+        reward = new_reward_model(policy, generator=run.rng("head"), lora=lora)
+        rows = Dataset.from_dict({"prompt": texts})
+        ppo.ppo(policy, reward, rows, run=run, lora=lora, max_prompt_tokens=192, sampling=sampling, **sizes)
+    done.set()
+    print((most[0] - held) / 1e6, seen[0].total / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -84,7 +84,7 @@ def merged(network: PreTrainedModel) -> PreTrainedModel:
         if isinstance(layer, LoraLayer):
             layer.merge()  # type: ignore[attr-defined]
             parent, _, own = name.rpartition(".")
-            setattr(whole.get_submodule(parent), own, layer.get_base_layer())
+            setattr(whole.get_submodule(parent), own, layer.get_base_layer())  # type: ignore[operator]
     vars(whole.base_model).pop("peft_config", None)
     return whole
 

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -114,6 +114,8 @@ def _run(command: object) -> str:
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
     if isinstance(command, TLDRConfig):
+        if command.scale == "gpu" or command.model:
+            _check_memory(command)
         run_tldr(command)
         return f"Report: {command.out}/report.html"
     if isinstance(command, ResultsConfig):
@@ -129,6 +131,19 @@ def _run(command: object) -> str:
     if shipped.exists():
         beside = f"; of the model that ships: {json.loads(shipped.read_text(encoding='utf-8'))['held_out_loss']:.4f}"
     return f"Model: {folder} (loss on other text: {loss:.4f} nats a token{beside})"
+
+
+def _check_memory(command: Any) -> None:
+    """Say what the job will need, before any long work; what does not fit is refused."""
+    from rlhf_lab.experiments.sizing import memory_of_job
+    from rlhf_lab.runs import Run
+
+    run = Run()
+    settings = {"lora": command.lora, "dtype": command.dtype(run), "run": run}
+    for estimate in memory_of_job(command.model, command.scale, **settings):
+        if run.is_main:
+            print(estimate, file=sys.stderr)  # noqa: T201
+        estimate.check()
 
 
 def _sentence(error: ValueError | OSError) -> str:

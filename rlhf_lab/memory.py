@@ -181,7 +181,7 @@ def _shapes_of(network: PreTrainedModel) -> PreTrainedModel:
         twins[id(buffer)] = torch.empty(buffer.shape, dtype=buffer.dtype)
     twin = copy.deepcopy(network, twins)
     for part in (twin, twin.base_model):
-        part.config._attn_implementation = "sdpa"
+        part.config._attn_implementation = "sdpa"  # type: ignore[union-attr, arg-type]
     return twin
 
 

@@ -155,7 +155,8 @@ def score_head(network: PreTrainedModel) -> nn.Module:
 
 def _scored(network: PreTrainedModel, hidden: Float[Tensor, "wanted hidden"]) -> Float[Tensor, " wanted"]:
     head = score_head(network)
-    return head(hidden.to(head.weight.dtype)).squeeze(-1).float()  # An adapter's head is of fp32 on any base.
+    dtype: torch.dtype = head.weight.dtype  # type: ignore[assignment]
+    return head(hidden.to(dtype)).squeeze(-1).float()  # An adapter's head is of fp32 on any base.
 
 
 def positions_of(mask: Tensor) -> Tensor:

@@ -103,8 +103,8 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=r"^sft needs about 19\.\d\d GB \(weights 4\.\d\d, moments 8\.") as refusal:
         check_memory("sft", [(large, "adamw")], [], TEXTS, device=CPU)
     assert str(refusal.value).endswith(
-        "of 4.0 GB on cpu; train an adapter (lora), or take 8-bit moments (kind of the optimizer); or load the networks "
-        "in bf16, or share them among more processes (fsdp2)."
+        "of 4.0 GB on cpu; train an adapter (lora), or take 8-bit moments (kind of the optimizer); or load the "
+        "networks in bf16, or share them among more processes (fsdp2)."
     )
     check_memory("sft", [(llama(), "adamw")], [], TEXTS, device=CPU)
 

@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 
 from rlhf_lab.data.datasets import load_tldr
 from rlhf_lab.evaluation import compare_with_reference, reward_model_report
-from rlhf_lab.experiments.tldr import TLDRConfig, load_rows, run_tldr
+from rlhf_lab.experiments.job import load_rows
+from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
 from rlhf_lab.models import Policy, RewardModel, checkpoint_folder, load_base
 from rlhf_lab.records import check_scale, write_json
 from rlhf_lab.shipped import PARTS, SHIPPED, load_shipped_comparisons, load_trained, save_comparisons, save_trained

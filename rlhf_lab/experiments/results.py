@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 from rlhf_lab.data.datasets import column, load_tldr
 from rlhf_lab.data.judge import words_of
 from rlhf_lab.evaluation import reward_model_report, wins, write_summaries
+from rlhf_lab.experiments.job import load_rows, save_rows
 from rlhf_lab.experiments.results_page import write_page, write_table
-from rlhf_lab.experiments.tldr import SIZES, TLDRConfig, load_rows, run_tldr, save_rows
+from rlhf_lab.experiments.tldr import SIZES, TLDRConfig, run_tldr
 from rlhf_lab.feedback import Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import MODEL_SIZES, Policy, checkpoint_folder, load_base
 from rlhf_lab.records import check_scale, write_atomic

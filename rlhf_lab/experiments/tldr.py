@@ -5,24 +5,25 @@ from its checkpoint. So the same command, run again, ends with the same bits.
 """
 
 import dataclasses
-import json
 import platform
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 
+from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.data.datasets import TLDR, column, load_comparisons, load_tldr
 from rlhf_lab.evaluation import best_of_n_rows, compare_with_reference, reward_model_report
+from rlhf_lab.experiments.job import Job, Rows, load_rows
 from rlhf_lab.experiments.report import write_report
 from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import Policy, RewardModel, load_base
-from rlhf_lab.records import check_scale, write_atomic, write_json
+from rlhf_lab.records import check_scale, write_json
 from rlhf_lab.runs import Run
 from rlhf_lab.training.ppo import ppo, ppo_config
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
@@ -50,13 +51,31 @@ class TLDRConfig:
     """Comparisons to test the reward model on; 0 takes the scale's number."""
     curve_posts: int = 0
     """Held-out posts on which PPO is measured as it goes, and best-of-n; 0 takes the scale's number."""
+    lora_rank: int = 0
+    """Train adapters of this rank, on frozen weights that are of bf16 where the precision is; 0 trains all weights."""
     overoptimize: bool = True
     """Also run PPO without penalty, and best-of-n."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a folder must have been made with to be continued."""
+        settings = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("out", "seed")}
+        # Folders of earlier versions know no adapters.
+        return {name: value for name, value in settings.items() if name != "lora_rank" or value}
+
+    @property
+    def lora(self) -> LoRAConfig | None:
+        """What is trained, if not all weights."""
+        return LoRAConfig(rank=self.lora_rank) if self.lora_rank else None
+
+    def dtype(self, run: Run) -> torch.dtype:
+        """Of the weights in memory; those that are trained are of fp32."""
+        return torch.bfloat16 if self.lora_rank and run.accelerator.mixed_precision == "bf16" else torch.float32
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         check_scale(self.scale)
-        for name in ("num_pairs", "held_out_pairs", "curve_posts"):
+        for name in ("num_pairs", "held_out_pairs", "curve_posts", "lora_rank"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}.")
         if self.data != "world" and not self.comparisons:
@@ -103,59 +122,14 @@ class Comparisons:
     people: Population | None
 
 
-class Job:
-    """The run's folder, seen as named stages with results."""
+class TLDRJob(Job):
+    """The main job's stages, and its settings."""
 
     def __init__(self, config: TLDRConfig) -> None:
         """Open or make the folder."""
-        self.config = config
-        settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("out", "seed")}
         every = SIZES[config.scale].checkpoint_every
-        self.run = Run(config.out, seed=config.seed, identity=settings, checkpoint_every=every)
-        self.folder = Path(config.out)
-        self.seconds: dict[str, float] = {}
-
-    def stage(self, name: str, make: Callable[[Run], Any], load: Callable[[Path], Any]) -> Any:
-        """The result of stage `name`: loaded if it is there, else made, saved in one piece, and loaded."""
-        result, timing = self.folder / name / "result", self.folder / name / "seconds.json"
-        run = self.run.stage(name)
-        if not result.exists():
-            start = time.perf_counter()
-            made = make(run)
-            if self.run.is_main:
-                made.save(result)
-                write_json(timing, time.perf_counter() - start)
-            run.clear_checkpoint()
-            self.run.accelerator.wait_for_everyone()
-        self.seconds[name] = json.loads(timing.read_text()) if timing.exists() else float("nan")
-        return load(result)
-
-    def history(self, name: str) -> list[dict[str, Any]]:
-        """The metrics of a stage's steps."""
-        path = self.folder / name / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A dataset that is saved as one JSONL file."""
-
-    rows: Dataset
-
-    def save(self, path: Path) -> None:
-        save_rows(self.rows, path)
-
-
-def save_rows(rows: Dataset, path: Path) -> None:
-    """Write rows as JSONL, in one piece."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def load_rows(path: Path) -> Dataset:
-    """What `save_rows` wrote."""
-    # Not splitlines: a text may hold a character that ends a line for Python, but not in JSONL.
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return Dataset.from_list([json.loads(line) for line in lines if line])
+        super().__init__(config.out, seed=config.seed, identity=config.identity, checkpoint_every=every)
+        self.config = config
 
 
 def run_tldr(config: TLDRConfig) -> dict[str, Any]:
@@ -164,26 +138,29 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
     Raises:
         ValueError: A setting, a file or a model that does not fit; the folder holds a different run.
     """
-    job = Job(config)
-    sizes = SIZES[config.scale]
+    sizes, lora = SIZES[config.scale], config.lora
+    job = TLDRJob(config)
+    load_policy = partial(Policy.load, dtype=config.dtype(job.run))
+    load_reward_model = partial(RewardModel.load, dtype=config.dtype(job.run))
     data = load_tldr(config.data, scale=config.scale, seed=config.seed)
-    base = Policy.load(config.model) if config.model else load_base(config.scale)
+    base = load_policy(config.model) if config.model else load_base(config.scale)
+    tuning = sft_config(config.scale)
     policy = job.stage(
-        "supervised", lambda run: sft(base, data.demonstrations, sft_config(config.scale), run=run), Policy.load
+        "supervised", lambda run: sft(base, data.demonstrations, tuning, run=run, lora=lora), load_policy
     )
     labels = _comparisons(job, policy, data, sizes)
     reward_model = job.stage(
         "reward_model",
         lambda run: train_reward_model(
-            policy, labels.train, reward_model_config(config.scale), references=_references(data), run=run
+            policy, labels.train, reward_model_config(config.scale), references=_references(data), run=run, lora=lora
         ),
-        RewardModel.load,
+        load_reward_model,
     )
-    preset = ppo_config(config.scale)
+    preset = dataclasses.replace(ppo_config(config.scale), lora=lora)
     held_out = data.validation.select(range(min(config.curve_posts or sizes.curve_posts, len(data.validation))))
     seen = {"watch": {"gold": gold_judge()} if config.data == "world" else {}, "held_out": held_out}
     tuned = job.stage(
-        "human_feedback", lambda run: ppo(policy, reward_model, data.prompts, preset, run=run, **seen), Policy.load
+        "human_feedback", lambda run: ppo(policy, reward_model, data.prompts, preset, run=run, **seen), load_policy
     )
     results = _evaluate(
         job, {"pretrained": base, "supervised": policy, "human_feedback": tuned}, data, labels, reward_model
@@ -193,7 +170,7 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
         rate = sizes.hard_rate * preset.optimizer.learning_rate
         steady = dataclasses.replace(preset.optimizer, learning_rate=rate, schedule="constant")
         hard = dataclasses.replace(preset, kl_coef=0.0, num_steps=sizes.hard_steps, optimizer=steady)
-        job.stage("no_penalty", lambda run: ppo(policy, reward_model, data.prompts, hard, run=run, **seen), Policy.load)
+        job.stage("no_penalty", lambda run: ppo(policy, reward_model, data.prompts, hard, run=run, **seen), load_policy)
         results["overoptimization"] = _overoptimization(job, policy, reward_model, held_out, sizes)
     results["seconds"] = job.seconds
     results["versions"] = _versions()
@@ -203,7 +180,7 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
     return results
 
 
-def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparisons:
+def _comparisons(job: TLDRJob, policy: Policy, data: TLDR, sizes: Sizes) -> Comparisons:
     config = job.config
     num_pairs, num_held_out = config.num_pairs or sizes.num_pairs, config.held_out_pairs or sizes.held_out_pairs
     if config.comparisons:
@@ -213,8 +190,8 @@ def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparis
         return Comparisons(rows.select(range(held_out, last)), rows.select(range(held_out)), None)
     people, sampling = population(seed=config.seed, agreement=sizes.agreement), ppo_config(config.scale).sampling
 
-    def ask(prompts: Dataset, number: int, seed: int) -> Callable[[Run], _Rows]:
-        return lambda run: _Rows(
+    def ask(prompts: Dataset, number: int, seed: int) -> Callable[[Run], Rows]:
+        return lambda run: Rows(
             simulated_labels(policy, prompts, num_pairs=number, people=people, sampling=sampling, seed=seed)
         )
 
@@ -224,7 +201,7 @@ def _comparisons(job: Job, policy: Policy, data: TLDR, sizes: Sizes) -> Comparis
 
 
 def _evaluate(
-    job: Job, policies: Mapping[str, Policy], data: TLDR, labels: Comparisons, reward_model: RewardModel
+    job: TLDRJob, policies: Mapping[str, Policy], data: TLDR, labels: Comparisons, reward_model: RewardModel
 ) -> dict[str, Any]:
     if job.config.data == "world":
         compared = compare_with_reference(policies, data.validation, seed=job.config.seed)
@@ -257,7 +234,7 @@ def _references(data: TLDR) -> Dataset:
     return data.demonstrations.select(range(min(NUM_REFERENCES, len(data.demonstrations))))
 
 
-def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> LearnedReward:
+def _second_judge(job: TLDRJob, policy: Policy, data: TLDR, labels: Comparisons) -> LearnedReward:
     """For real posts, whose truth nobody knows: a reward model of other comparisons than the policy was tuned on."""
     config = reward_model_config(job.config.scale)
     model = job.stage(
@@ -269,7 +246,7 @@ def _second_judge(job: Job, policy: Policy, data: TLDR, labels: Comparisons) -> 
 
 
 def _overoptimization(
-    job: Job, policy: Policy, reward_model: RewardModel, held_out: Dataset, sizes: Sizes
+    job: TLDRJob, policy: Policy, reward_model: RewardModel, held_out: Dataset, sizes: Sizes
 ) -> list[dict[str, Any]]:
     """Points (KL, proxy, gold) of best-of-n, and of PPO without and with the penalty, all on the same held-out posts.
 
@@ -280,7 +257,7 @@ def _overoptimization(
     proxy = LearnedReward(reward_model)
     best_of = job.stage(
         "best_of_n",
-        lambda run: _Rows(Dataset.from_list(best_of_n_rows(policy, proxy, held_out, **settings))),
+        lambda run: Rows(Dataset.from_list(best_of_n_rows(policy, proxy, held_out, **settings))),
         load_rows,
     ).to_list()
     # Scores that are all alike have no deviation, and stay as they are.

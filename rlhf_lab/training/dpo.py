@@ -20,7 +20,7 @@ from torch import Tensor
 from rlhf_lab.adapters import LoRAConfig, shared_copy
 from rlhf_lab.data.datasets import comparisons_of
 from rlhf_lab.equations.preference import bradley_terry_loss, implicit_reward
-from rlhf_lab.memory import check_memory
+from rlhf_lab.memory import Texts, check_memory
 from rlhf_lab.models import Policy, trainable
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
@@ -32,7 +32,6 @@ from rlhf_lab.training.rankings import (
     agreement,
     element_losses,
     encode_rankings,
-    largest_rankings,
     rankings_of,
 )
 
@@ -61,6 +60,16 @@ class DPOConfig:
             raise ValueError(
                 f"kl_coef must be above 0, not {self.kl_coef}: without a price of drift no policy is best."
             )
+
+    def largest(self, num_processes: int, num_candidates: int = 2) -> Texts:
+        """The largest micro-batch of a process, with so many answers to a prompt."""
+        rows = self.micro_batch_size or self.batch_size // num_processes
+        return Texts(
+            rows=rows,
+            prompt_tokens=self.max_prompt_tokens,
+            response_tokens=self.max_response_tokens,
+            num_candidates=num_candidates,
+        )
 
 
 def dpo_config(scale: str) -> DPOConfig:
@@ -106,8 +115,8 @@ def dpo(
     limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
     network = trainable(policy.network, config.lora, rng=run.rng("adapter"), device=run.device)
-    sizes = {"batch_size": config.batch_size, "micro_batch_size": config.micro_batch_size}
-    texts = largest_rankings(rankings, run, **sizes, **limits)
+    most = max((len(ranking.answers) for ranking in rankings), default=1)
+    texts = config.largest(run.accelerator.num_processes, most)
     check_memory("dpo", [(network, config.optimizer.kind)], [policy.network], texts, **run.place)
     fit = Fit(run, network, config.optimizer, num_updates=num_steps)
     reference = shared_copy(policy.network).to(run.device)  # type: ignore[arg-type]

@@ -74,11 +74,11 @@ def new_optimizer(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -
     Raises:
         ValueError: bitsandbytes is needed and not installed.
     """
-    settings = {"lr": config.learning_rate, "eps": config.adam_eps, "weight_decay": config.weight_decay}
+    settings: dict[str, Any] = {"lr": config.learning_rate, "eps": config.adam_eps, "weight_decay": config.weight_decay}
     if config.kind == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **settings)
     try:
-        from bitsandbytes import optim
+        from bitsandbytes import optim  # type: ignore[import-untyped]
     except ImportError as error:
         raise ValueError(
             f"the optimizer {config.kind} needs bitsandbytes; install it with: pip install 'rlhf-lab[large]'."

@@ -85,11 +85,10 @@ class PPOConfig:
         if self.kl_coef < 0:
             raise ValueError(f"kl_coef must be 0 or more, not {self.kl_coef}: a negative one would pay for drift.")
 
-    @property
-    def largest(self) -> Texts:
-        """Texts of the largest micro-batch."""
+    def largest(self, num_processes: int) -> Texts:
+        """The largest micro-batch of a process."""
         return Texts(
-            rows=min(self.micro_batch_size, self.minibatch_size),
+            rows=min(self.micro_batch_size, self.prompts_per_step // num_processes),
             prompt_tokens=self.max_prompt_tokens,
             response_tokens=self.sampling.max_response_tokens,
             num_candidates=self.num_candidates,
@@ -244,7 +243,7 @@ def _models(policy: Policy, reward: Reward | RewardModel, start: object, config:
         reward = RewardModel(shared_copy(reward.network).to(run.device), reward.tokenizer)  # type: ignore[arg-type]
     learning = [(actor, config.optimizer.kind), (critic, config.critic_optimizer.kind)]
     read = [policy.network] + ([reward.network] if isinstance(reward, RewardModel) else [])
-    check_memory("ppo", learning, read, config.largest, samples=True, **run.place)
+    check_memory("ppo", learning, read, config.largest(run.accelerator.num_processes), samples=True, **run.place)
     return Models(
         Fit(run, actor, config.optimizer, num_updates=updates),
         Frozen(shared_copy(policy.network).to(run.device)),  # type: ignore[arg-type]

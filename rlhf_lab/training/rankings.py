@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_lab.data.batching import Candidates, encode_candidates
 from rlhf_lab.data.datasets import column
 from rlhf_lab.equations.preference import bradley_terry_loss, pairwise_loss
-from rlhf_lab.memory import Texts
 from rlhf_lab.runs import Run
 
 
@@ -81,24 +80,6 @@ def encode_rankings(
             chosen_prob[row, chosen, rejected] = prob
             is_pair[row, chosen, rejected] = True
     return LabeledCandidates(**vars(candidates), chosen_prob=chosen_prob, is_pair=is_pair)
-
-
-def largest_rankings(
-    rankings: Sequence[Ranking],
-    run: Run,
-    *,
-    batch_size: int,
-    micro_batch_size: int | None,
-    max_prompt_tokens: int,
-    max_response_tokens: int,
-) -> Texts:
-    """The largest micro-batch that a process may have to hold."""
-    return Texts(
-        rows=micro_batch_size or batch_size // run.accelerator.num_processes,
-        prompt_tokens=max_prompt_tokens,
-        response_tokens=max_response_tokens,
-        num_candidates=max((len(ranking.answers) for ranking in rankings), default=1),
-    )
 
 
 def element_losses(

@@ -20,7 +20,7 @@ from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.data.datasets import comparisons_of
 from rlhf_lab.equations.preference import bradley_terry_loss
 from rlhf_lab.feedback import LearnedReward
-from rlhf_lab.memory import check_memory
+from rlhf_lab.memory import Texts, check_memory
 from rlhf_lab.models import Policy, RewardModel, new_reward_model
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
@@ -33,7 +33,6 @@ from rlhf_lab.training.rankings import (
     agreement,
     element_losses,
     encode_rankings,
-    largest_rankings,
     rankings_of,
 )
 
@@ -56,6 +55,16 @@ class RewardModelConfig:
         """Refuse sizes that cannot be meant."""
         if self.num_epochs <= 0 or self.batch_size < 1:
             raise ValueError(f"num_epochs ({self.num_epochs}) and batch_size ({self.batch_size}) must be above 0.")
+
+    def largest(self, num_processes: int, num_candidates: int = 2) -> Texts:
+        """The largest micro-batch of a process, with so many answers to a prompt."""
+        rows = self.micro_batch_size or self.batch_size // num_processes
+        return Texts(
+            rows=rows,
+            prompt_tokens=self.max_prompt_tokens,
+            response_tokens=self.max_response_tokens,
+            num_candidates=num_candidates,
+        )
 
 
 def reward_model_config(scale: str) -> RewardModelConfig:
@@ -103,8 +112,8 @@ def train_reward_model(
     model = new_reward_model(policy, generator=run.rng("head"), lora=config.lora, device=run.device)
     limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
-    sizes = {"batch_size": config.batch_size, "micro_batch_size": config.micro_batch_size}
-    texts = largest_rankings(rankings, run, **sizes, **limits)
+    most = max((len(ranking.answers) for ranking in rankings), default=1)
+    texts = config.largest(run.accelerator.num_processes, most)
     check_memory("reward model", [(model.network, config.optimizer.kind)], [], texts, **run.place)
     fit = Fit(run, model.network, config.optimizer, num_updates=num_steps)
 

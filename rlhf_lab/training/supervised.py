@@ -40,6 +40,11 @@ class PretrainConfig:
         default_factory=lambda: OptimizerConfig(learning_rate=2e-3, warmup_fraction=0.03, weight_decay=0.05)
     )
 
+    def largest(self, num_processes: int) -> Texts:
+        """The largest micro-batch of a process."""
+        rows = self.micro_batch_size or self.batch_size // num_processes
+        return Texts(rows=rows, prompt_tokens=1, response_tokens=self.max_tokens - 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SFTConfig:
@@ -60,6 +65,13 @@ class SFTConfig:
         """Refuse sizes that cannot be meant."""
         if self.num_epochs <= 0 or self.batch_size < 1:
             raise ValueError(f"num_epochs ({self.num_epochs}) and batch_size ({self.batch_size}) must be above 0.")
+
+    def largest(self, num_processes: int) -> Texts:
+        """The largest micro-batch of a process; what is counted has logits."""
+        rows, both = self.micro_batch_size or self.batch_size // num_processes, self.max_prompt_tokens
+        both += self.max_response_tokens
+        counted = both - 1 if self.count_prompt else self.max_response_tokens
+        return Texts(rows=rows, prompt_tokens=both - counted, response_tokens=counted)
 
 
 def sft_config(scale: str) -> SFTConfig:
@@ -171,7 +183,9 @@ def _imitate(
     run = run or Run()
     lora = config.lora if isinstance(config, SFTConfig) else None
     network = trainable(policy.network, lora, rng=run.rng("adapter"), device=run.device)
-    check_memory(name, [(network, config.optimizer.kind)], [], _largest(config, run), **run.place)
+    check_memory(
+        name, [(network, config.optimizer.kind)], [], config.largest(run.accelerator.num_processes), **run.place
+    )
     fit = Fit(run, network, config.optimizer, num_updates=num_steps)
     for step in run.steps(num_steps, {"fit": fit}, name=name):
         rows = run.batch_rows(step, num_rows, config.batch_size)[run.share(config.batch_size)]
@@ -185,15 +199,6 @@ def _imitate(
         )
         run.log(step, {f"{name}/loss": loss, f"{name}/learning_rate": rate})
     return Policy(fit.trained(), policy.tokenizer, tuple(run.history))  # type: ignore[arg-type]
-
-
-def _largest(config: PretrainConfig | SFTConfig, run: Run) -> Texts:
-    rows = config.micro_batch_size or config.batch_size // run.accelerator.num_processes
-    if isinstance(config, PretrainConfig):
-        return Texts(rows=rows, prompt_tokens=1, response_tokens=config.max_tokens)
-    counted = config.max_response_tokens + config.count_prompt * config.max_prompt_tokens
-    rest = config.max_prompt_tokens + config.max_response_tokens - counted
-    return Texts(rows=rows, prompt_tokens=max(rest, 1), response_tokens=counted)
 
 
 @torch.no_grad()

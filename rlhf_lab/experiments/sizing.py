@@ -1,0 +1,94 @@
+"""What the main job will need of memory, before it loads or downloads weights: its networks as shapes."""
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rlhf_lab.adapters import LoRAConfig
+from rlhf_lab.memory import MemoryEstimate, estimate_memory
+from rlhf_lab.models import (
+    BASE_OF_SCALE,
+    Policy,
+    checkpoint_folder,
+    load_tokenizer,
+    new_critic,
+    new_reward_model,
+    trainable,
+)
+from rlhf_lab.runs import Run
+from rlhf_lab.training.ppo import PPOConfig, ppo_config
+from rlhf_lab.training.reward_model import RewardModelConfig, reward_model_config
+from rlhf_lab.training.supervised import SFTConfig, sft_config
+
+
+def memory_of_job(
+    model: str = "",
+    scale: str = "gpu",
+    *,
+    lora: LoRAConfig | None = None,
+    dtype: torch.dtype = torch.float32,
+    run: Run | None = None,
+    sft: SFTConfig | None = None,
+    reward_model: RewardModelConfig | None = None,
+    ppo: PPOConfig | None = None,
+) -> list[MemoryEstimate]:
+    """The estimates of supervised fine-tuning, the reward model and PPO.
+
+    Args:
+        model: Folder or id of a causal language model, of which the config and the tokenizer are read; by default the
+            base that ships for this scale.
+        scale: Whose presets; single stages' settings may be given.
+        lora: Train adapters.
+        dtype: In which the model will be loaded.
+        run: The device, the precision and the processes; by default this one's.
+        sft: Settings of supervised fine-tuning.
+        reward_model: Settings of the reward model.
+        ppo: Settings of PPO.
+
+    Raises:
+        ValueError: There is no such model, or PEFT is needed and not installed.
+    """
+    run = run or Run()
+    policy = _shapes(model or str(checkpoint_folder() / BASE_OF_SCALE.get(scale, scale)), dtype)
+    supervised, comparing, tuning = (
+        sft or sft_config(scale),
+        reward_model or reward_model_config(scale),
+        ppo or ppo_config(scale),
+    )
+    count, rng = run.accelerator.num_processes, run.rng("shapes")
+    scorer = new_reward_model(policy, generator=rng, lora=lora)
+    learners = (
+        ("supervised", trainable(policy.network, lora, rng=rng), supervised.optimizer, supervised.largest(count)),
+        ("reward model", scorer.network, comparing.optimizer, comparing.largest(count)),
+    )
+    estimates = [
+        estimate_memory(name, [(network, optimizer.kind)], [policy.network] if lora else [], texts, **run.place)
+        for name, network, optimizer, texts in learners
+    ]
+    return [*estimates, _of_ppo(policy, scorer, lora, tuning, run)]
+
+
+def _of_ppo(policy: Policy, scorer: object, lora: LoRAConfig | None, config: PPOConfig, run: Run) -> MemoryEstimate:
+    rng = run.rng("shapes")
+    actor = trainable(policy.network, lora, rng=rng)
+    critic = new_critic(scorer, generator=rng, lora=lora)  # type: ignore[arg-type]
+    return estimate_memory(
+        "ppo",
+        [(actor, config.optimizer.kind), (critic, config.critic_optimizer.kind)],
+        [policy.network, scorer.network],  # type: ignore[attr-defined]
+        config.largest(run.accelerator.num_processes),
+        samples=True,
+        **run.place,
+    )
+
+
+def _shapes(model: str, dtype: torch.dtype) -> Policy:
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except Exception as error:  # The Hub's client has a dozen errors for "not reached".
+        raise ValueError(
+            f"the model {model!r} could not be read ({type(error).__name__}): it is no folder with a model, and the "
+            f"Hub has it not or was not reached; check the name and the network."
+        ) from error
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config).to(dtype)
+    return Policy(network, load_tokenizer(model))

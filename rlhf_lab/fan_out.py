@@ -3,6 +3,7 @@
 On Slurm, `dask-jobqueue` starts the workers; the address of its scheduler is all that is needed here.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,11 @@ def each(
 @contextmanager
 def _workers(num_jobs: int, cluster: str) -> Iterator[int]:
     if not cluster:
-        yield num_jobs
+        with warnings.catch_warnings():
+            # Between two jobs loky replaces a worker that has grown, and says so; nothing is lost. Where warnings are
+            # errors, its own thread would die of it, and everybody wait for ever.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given")
+            yield num_jobs
         return
     try:
         from dask.distributed import Client

@@ -49,6 +49,14 @@ class Work:
     response: float
     responses: int = 1
     """That share a prompt."""
+    key_width: int = 0
+    """Of all keys of a token together, where several queries share one; 0 is `hidden`."""
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        """Of a layer's attention, and of its feed-forward."""
+        key_width = self.key_width or self.hidden
+        return 2 * self.hidden * (self.hidden + key_width), 3 * self.hidden * self.intermediate
 
     def forward(self, wanted: float, targets: float) -> float:
         """FLOPs of reading a prompt and all its responses.
@@ -58,7 +66,7 @@ class Work:
             targets: Tokens that logits are made for.
         """
         tokens = self.prompt + self.responses * self.response
-        attention, feed_forward = 4 * self.hidden**2, 3 * self.hidden * self.intermediate
+        attention, feed_forward = self.weights
         products = self.layers * tokens * (attention + feed_forward) - (tokens - wanted) * feed_forward
         seen = self.prompt**2 / 2 + self.responses * self.response * (self.prompt + self.response / 2)
         return 2 * products + 4 * self.layers * self.hidden * seen + 2 * self.hidden * self.vocabulary * targets

@@ -107,11 +107,12 @@ def draw_parts(result: dict[str, Any], path: Path) -> None:
 
 
 def _draw_parts(axes: Axes, steps: Sequence[dict[str, Any]]) -> None:
-    steps = {step["gpus"]: step for step in steps if step["gpus"] in SHOWN}
-    low = dict.fromkeys(steps, 0.0)
+    shown = [step for step in steps if step["gpus"] in SHOWN]
+    low = dict.fromkeys((step["gpus"] for step in shown), 0.0)
     for name, color in PART_COLORS.items():
-        for gpus, step in steps.items():
-            share = step["parts"].get(name, 0.0) / step["gpus"] / step["seconds"]
+        for step in shown:
+            gpus = step["gpus"]
+            share = step["parts"].get(name, 0.0) / gpus / step["seconds"]
             axes.bar(SHOWN.index(gpus), share, bottom=low[gpus], color=color, width=0.85)
             low[gpus] += share
     axes.set_xticks(range(len(SHOWN)), [str(gpus) for gpus in SHOWN], rotation=60, fontsize=8)

@@ -1,5 +1,6 @@
 """The simulation behind docs/scaling.md: its equations by hand, its sums, and that the page is what it says."""
 
+import doctest
 import json
 import math
 from dataclasses import asdict, replace
@@ -229,6 +230,11 @@ def test_the_page_is_written_from_the_numbers(result: dict[str, Any]) -> None:
     text = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
     assert text == scaling_page.page(result)
     assert "No GPU was at hand" in text and "{" not in text.replace("```", "")
+
+
+def test_examples() -> None:
+    """Of benchmarks, whose docstrings pytest does not look for."""
+    assert doctest.testmod(scaling_page) == (0, 2)
 
 
 def test_measured_rates_take_the_place_of_guesses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,19 @@ def test_training_flops_by_hand() -> None:
     assert learnt.reading == 2 * work.forward(2, 2) + work.forward(2, 0) + work.forward(1, 0)
 
 
+def test_an_update_and_its_messages_by_hand() -> None:
+    """Two networks of 80 weights, on four GPUs, whose rows are one pass; nothing hides."""
+    rates = replace(UNIT, compute=math.inf, inside=1.0)
+    alone, shared = (learning(TOY, SHORT, rates, 4, 4, 2.0, placement) for placement in ("ddp", "fsdp2"))
+    assert alone.update == 2 * 80 * 28
+    assert shared.update == 2 * 80 * 28 / 4
+    gradients, weights = 3 / 4 * 4 * 80, 3 / 4 * 2 * 80
+    assert alone.gradients == 2 * 2 * gradients  # Summed: dealt out, and gathered.
+    assert shared.gradients == 2 * (2 * weights + gradients)  # Weights for the forward and again for the backward.
+    trainers = learning(TOY, SHORT, rates, 4, 4, 2.0, "trainers")
+    assert trainers.gradients == shared.gradients + 4 * weights  # Gathered for reading too.
+
+
 def test_more_gpus_than_rows_leave_some_without_work() -> None:
     few, many = (in_turns(TOY, replace(SHORT, spread=0.0), UNIT, gpus, 4) for gpus in (4, 8))
     assert many.seconds == few.seconds

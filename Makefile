@@ -13,7 +13,7 @@ BENCH_OPTIONS ?=
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help tldr results release test test-fast lint format lab pictures bench scaling trl-oracle nbgrader clean
+.PHONY: help tldr results release test test-fast test-gpu lint format lab pictures bench scaling trl-oracle nbgrader clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -39,6 +39,9 @@ test: .venv/.installed  ## run every test that this machine can run, and list wh
 
 test-fast: .venv/.installed  ## run the tests that take seconds
 	.venv/bin/python -m pytest -m "not slow and not oracle"
+
+test-gpu: .venv/.installed  ## run the tests that need a GPU, and no others
+	RLHF_LAB_REQUIRE=gpu .venv/bin/python -m pytest -m gpu
 
 lint: .venv/.installed  ## check style, types and layers
 	.venv/bin/ruff check .

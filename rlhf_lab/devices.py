@@ -21,9 +21,27 @@ def new_accelerator(folder: Path | None, mixed_precision: str | None) -> Acceler
     accelerator = Accelerator(
         mixed_precision=mixed_precision, log_with="tensorboard" if folder else None, project_dir=folder
     )
-    _check_precision(accelerator)
+    check_precision(accelerator.mixed_precision, accelerator.device)
     _shard_on_cpu(accelerator)
     return accelerator
+
+
+def check_precision(mixed_precision: str, device: torch.device) -> None:
+    """Refuse a precision that we do not have, or the device has not.
+
+    Raises:
+        ValueError: It is neither "no" nor "bf16", or the GPU does not compute in bf16.
+    """
+    if mixed_precision not in ("no", "bf16"):
+        raise ValueError(
+            f"mixed precision {mixed_precision!r} is not supported: its losses would need scaling; choose bf16, or no."
+        )
+    if mixed_precision == "bf16" and device.type == "cuda":
+        with torch.cuda.device(device):
+            has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        if not has_it:
+            name = torch.cuda.get_device_name(device)
+            raise ValueError(f"{name} does not compute in bf16; choose the precision no, or a newer GPU.")
 
 
 def available_memory(device: torch.device) -> float:
@@ -34,20 +52,6 @@ def available_memory(device: torch.device) -> float:
     limit = Path("/sys/fs/cgroup/memory.max")  # Of a container.
     text = limit.read_text().strip() if limit.exists() else "max"
     return float(free) if text == "max" else min(float(free), float(text))
-
-
-def _check_precision(accelerator: Accelerator) -> None:
-    if accelerator.mixed_precision not in ("no", "bf16"):
-        raise ValueError(
-            f"mixed precision {accelerator.mixed_precision!r} is not supported: its losses would need scaling; choose "
-            f"bf16, or no."
-        )
-    device = accelerator.device
-    if accelerator.mixed_precision == "bf16" and device.type == "cuda":
-        with torch.cuda.device(device):
-            if not torch.cuda.is_bf16_supported(including_emulation=False):
-                name = torch.cuda.get_device_name(device)
-                raise ValueError(f"{name} does not compute in bf16; choose the precision no, or a newer GPU.")
 
 
 def _shard_on_cpu(accelerator: Accelerator) -> None:

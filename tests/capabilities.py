@@ -71,7 +71,6 @@ def _mount() -> bool:
 
 
 @functools.cache
-@functools.cache
 def _sandbox() -> bool:
     from rlhf_lab.course.sandbox import probe
 
@@ -113,7 +112,7 @@ CAPABILITIES = {
     ),
     "gpu": Capability(
         is_present=_gpu,
-        how="run the tests where torch.cuda.is_available()",
+        how="`make test-gpu` where torch.cuda.is_available()",
         marker="gpu",
         may_be_absent="no machine of the continuous integration has one",
     ),

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from rlhf_lab import models
+from rlhf_lab.adapters import shared_copy
 from rlhf_lab.data.batching import Candidates, check_tokenizer, encode_candidates
 from rlhf_lab.experiments.pretraining import train_tokenizer
 from rlhf_lab.models import (
@@ -30,7 +30,6 @@ from rlhf_lab.models import (
     Policy,
     RewardModel,
     copy_network,
-    frozen_copy,
     load_base,
     load_tokenizer,
     new_critic,
@@ -225,28 +224,34 @@ def test_a_tokenizer_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "none")
 
 
-@pytest.mark.parametrize(
-    ("copied", "is_trained"), [(frozen_copy, False), (copy_network, True)], ids=["frozen_copy", "copy_network"]
-)
-def test_a_copy_shares_no_memory(
-    policy: Policy, copied: Callable[[PreTrainedModel], PreTrainedModel], is_trained: bool
-) -> None:
-    network = policy.network.requires_grad_(not is_trained).train(not is_trained)
+def test_a_copy_to_train_shares_no_memory(policy: Policy) -> None:
+    network = policy.network.requires_grad_(False).eval()
     before = copy.deepcopy(network.state_dict())
-    twin = copied(network)
+    twin = copy_network(network)
     assert_same_weights(twin, network)
     assert not memory(twin) & memory(network)
-    assert {parameter.requires_grad for parameter in twin.parameters()} == {is_trained}
-    assert {parameter.requires_grad for parameter in network.parameters()} == {not is_trained}
-    assert (twin.training, network.training) == (is_trained, not is_trained)
+    assert {parameter.requires_grad for parameter in twin.parameters()} == {True}
+    assert {parameter.requires_grad for parameter in network.parameters()} == {False}
+    assert (twin.training, network.training) == (True, False)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.fill_(7)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+def test_a_copy_to_read_has_no_memory_of_its_own(policy: Policy) -> None:
+    network = policy.network.train()
+    twin = shared_copy(network)
+    assert_same_weights(twin, network)
+    assert {w.data_ptr() for w in twin.parameters()} == {w.data_ptr() for w in network.parameters()}
+    assert {parameter.requires_grad for parameter in twin.parameters()} == {False}
+    assert {parameter.requires_grad for parameter in network.parameters()} == {True}
+    assert (twin.training, network.training) == (False, True)
+    assert twin.config is not network.config
+
+
 def test_a_copy_keeps_tied_embeddings_tied(policy: Policy) -> None:
-    for copied in (frozen_copy, copy_network):
+    for copied in (shared_copy, copy_network):
         twin = copied(policy.network)
         assert twin.get_input_embeddings().weight is twin.get_output_embeddings().weight
 

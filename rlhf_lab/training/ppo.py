@@ -85,6 +85,17 @@ class PPOConfig:
         if self.kl_coef < 0:
             raise ValueError(f"kl_coef must be 0 or more, not {self.kl_coef}: a negative one would pay for drift.")
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """How to `collect` experience."""
+        return {
+            "num_candidates": self.num_candidates,
+            "sampling": self.sampling,
+            "missing_eos_score": self.missing_eos_score,
+            "max_prompt_tokens": self.max_prompt_tokens,
+            "batch_size": self.micro_batch_size,
+        }
+
     def largest(self, num_processes: int) -> Texts:
         """The largest micro-batch of a process."""
         return Texts(
@@ -192,21 +203,13 @@ def ppo(  # noqa: PLR0913 - four are equations
     lookers = replace(models, critic=None)
     price = _KLPrice(config.kl_coef, config.kl_target)
 
-    how = {
-        "num_candidates": config.num_candidates,
-        "sampling": config.sampling,
-        "missing_eos_score": config.missing_eos_score,
-        "max_prompt_tokens": config.max_prompt_tokens,
-        "batch_size": config.micro_batch_size,
-    }
-
     for step in run.steps(config.num_steps, {"actor": actor, "critic": critic, "price": price}, name="ppo"):
         asked = [texts[row] for row in run.batch_rows(step, len(texts), config.prompts_per_step)]
-        experience = collect(run, asked, models, tokenizer, rng=run.rng("sampling", step), **how)
+        experience = collect(run, asked, models, tokenizer, rng=run.rng("sampling", step), **config.how)
         metrics = means_of(experience, "objective", asked, tokenizer, kl_coef=price.value, watch=watch)
         if held_out_texts and (step % config.evaluate_every == 0 or step + 1 == config.num_steps):
             # Before the updates: both means are of the same policy.
-            answers = collect(run, held_out_texts, lookers, tokenizer, rng=run.rng("held_out"), **how)
+            answers = collect(run, held_out_texts, lookers, tokenizer, rng=run.rng("held_out"), **config.how)
             metrics |= means_of(answers, "held_out", held_out_texts, tokenizer, kl_coef=price.value, watch=watch)
         batch = with_advantages(
             experience,

@@ -1,11 +1,13 @@
 """How much memory a stage needs, before it starts: counted on networks without numbers, refused if it does not fit.
 
 The networks are run once as shapes, in PyTorch's fake tensors, and what the backward would keep is added up. So it
-holds for any architecture, adapter and precision, and takes seconds and no memory.
+holds for any architecture, adapter and precision, and takes seconds and no memory. A network that chooses its way by
+numbers, as experts do, is counted without its activations, and a warning says so.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,11 +107,13 @@ def estimate_memory(
     moments = sum(
         BYTES_OF_MOMENTS[kind] * sum(weight.numel() for weight in _learning(network)) for network, kind in trained
     )
-    updates = [(own[id(network)] / num_shards, _saved(network, texts, mixed_precision)) for network, _ in trained]
+    updates = [
+        (own[id(network)] / num_shards, _counted(_saved, network, texts, mixed_precision)) for network, _ in trained
+    ]
     gradients, activations = max(updates, key=sum)
     if samples:
         # Whole on each process meanwhile, if they share their weights otherwise.
-        written = _remembered(trained[0][0], texts, mixed_precision) + count - count / num_shards
+        written = _counted(_remembered, trained[0][0], texts, mixed_precision) + count - count / num_shards
         if written > gradients + activations:
             gradients, activations = 0.0, written
     parts = {
@@ -183,6 +187,20 @@ def _shapes_of(network: PreTrainedModel) -> PreTrainedModel:
     for part in (twin, twin.base_model):
         part.config._attn_implementation = "sdpa"  # type: ignore[union-attr, arg-type]
     return twin
+
+
+def _counted(
+    count: Callable[[PreTrainedModel, Texts, str], float], network: PreTrainedModel, texts: Texts, mixed_precision: str
+) -> float:
+    try:
+        return count(network, texts, mixed_precision)
+    except Exception as error:  # Whatever a network says that looks at its numbers, as experts do, and finds none.
+        warnings.warn(
+            f"{type(network).__name__} cannot be run as shapes ({type(error).__name__}): the estimate of memory lacks "
+            f"its activations.",
+            stacklevel=2,
+        )
+        return 0.0
 
 
 def _saved(network: PreTrainedModel, texts: Texts, mixed_precision: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_lab import devices, memory
 from rlhf_lab.adapters import LoRAConfig, shared_copy, with_lora
@@ -113,6 +113,15 @@ def test_many_texts_are_the_micro_batchs_fault(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(memory, "available_memory", lambda device: 20e6)
     with pytest.raises(ValueError, match=r"; lower micro_batch_size \(now 512\); or "):
         check_memory("sft", [(llama(), "adamw")], [], Texts(**vars(TEXTS) | {"rows": 512}), device=CPU)
+
+
+def test_a_network_that_looks_at_its_numbers_is_counted_without_activations() -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    with torch.device("meta"):
+        experts = AutoModelForCausalLM.from_config(MixtralConfig(vocab_size=100, num_local_experts=4, **shape))
+    with pytest.warns(UserWarning, match="MixtralForCausalLM cannot be run as shapes .* lacks its activations"):
+        parts = estimate(experts).parts
+    assert parts["activations"] == 0 and parts["weights"] == 4 * sum(weight.numel() for weight in experts.parameters())
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ _HOMES = {
         "plot_axes_of",
         "plot_extrapolation",
         "plot_frontiers",
+        "plot_memory",
         "plot_narrowing",
         "plot_opinions",
         "plot_raw_and_controlled",

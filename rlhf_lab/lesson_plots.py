@@ -28,6 +28,31 @@ def plot_shares(outcomes: Mapping[str, Any], *, people: Sequence[str] = (), titl
     return axes
 
 
+def plot_memory(estimates: Mapping[str, Mapping[str, float]], *, marks: Mapping[str, float] = {}, title: str) -> Axes:
+    """Stacked bars of memory by what it holds.
+
+    Args:
+        estimates: Name of a way to train to its parts [bytes], such as `MemoryEstimate.parts`.
+        marks: Names of GPUs to what they hold [bytes], drawn as lines.
+        title: The claim.
+    """
+    axes = new_axes(title, "", "memory [GB]")
+    colors = {"weights": PROXY, "moments": GOLD, "gradients": "#D55E00", "activations": POLICY, "overhead": REFERENCE}
+    below = np.zeros(len(estimates))
+    for part, color in colors.items():
+        sizes = np.array([parts.get(part, 0.0) for parts in estimates.values()]) / 1e9
+        axes.bar(list(estimates), sizes, bottom=below, color=color, label=part, width=0.6)
+        below += sizes
+    for name, size in marks.items():
+        axes.axhline(size / 1e9, color="black", linestyle="--", linewidth=1)
+        axes.annotate(
+            name, (1.0, size / 1e9), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center"
+        )
+    axes.grid(visible=False, axis="x")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.12, 1.0))
+    return axes
+
+
 def plot_narrowing(rates: Mapping[str, Sequence[Any]], *, title: str) -> Axes:
     """Win rate and its interval as the posts grow in number.
 

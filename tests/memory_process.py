@@ -3,14 +3,8 @@
 python -m tests.memory_process STAGE [lora]      STAGE is sft or ppo
 """
 
-import os
 import sys
 import threading
-
-# Freed memory goes back at once, so that what is held can be seen.
-if os.environ.get("MALLOC_MMAP_THRESHOLD_") != "1048576":
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "OMP_NUM_THREADS": "1"}
-    os.execv(sys.executable, [sys.executable, "-m", "tests.memory_process", *sys.argv[1:]])
 
 import psutil
 from datasets import Dataset

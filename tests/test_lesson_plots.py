@@ -29,6 +29,7 @@ POINTS = [
     for seed in (0, 1)
     for step in (0, 1, 2)
 ]
+MEMORY = {"all weights": {"weights": 16e9, "moments": 8e9}, "adapters": {"weights": 2e9, "moments": 1e9}}
 OWN = [{"n": n, "proxy": n + 1.0, "gold": 5.0 + n, "proxy_std": 2.0, "gold_std": 4.0} for n in (1, 2, 4)]
 SAMPLES = np.array([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
 RULES = {"large alone": -SAMPLES, "mean": SAMPLES}
@@ -57,6 +58,7 @@ PLOTS: dict[str, tuple[Callable[[], Axes], str, str]] = {
         "",
     ),
     "axes": (lambda: lab.plot_axes_of(BY_POLICY, title="Claim"), "", "the judge's mean grade [1 to 7]"),
+    "memory": (lambda: lab.plot_memory(MEMORY, marks={"24 GB": 24e9}, title="Claim"), "", "memory [GB]"),
     "extrapolation": (
         extrapolation,
         "distance from the start, $\\sqrt{KL}$ [$\\sqrt{nat}$]",
@@ -177,3 +179,12 @@ def test_opinions_are_counted_from_the_first_policy_in_the_judges_own_deviations
     drawn = {judge: list(line(axes, judge).get_ydata()) for judge in OPINIONS["supervised"]}
     assert drawn == {"small reward model": [0.0, 2.0], "people": [0.0, 1.0], "truth": [0.0, -1.0]}
     assert [text.get_text() for text in axes.get_xticklabels()] == ["supervised", "PPO\nwithout it"]
+
+
+def test_memory_is_stacked_in_gigabytes() -> None:
+    axes = lab.plot_memory(MEMORY, marks={"24 GB": 24e9}, title="Claim")
+    weights, moments = axes.containers[:2]
+    assert [bar.get_height() for bar in weights] == [16, 2]  # type: ignore[union-attr]
+    assert [bar.get_y() for bar in moments] == [16, 2]  # type: ignore[union-attr]
+    assert [bar.get_height() for bar in moments] == [8, 1]  # type: ignore[union-attr]
+    assert axes.lines[0].get_ydata()[0] == 24  # type: ignore[index]

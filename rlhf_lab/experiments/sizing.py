@@ -1,7 +1,7 @@
 """What the main job will need of memory, before it loads or downloads weights: its networks as shapes."""
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.memory import MemoryEstimate, estimate_memory
@@ -21,7 +21,7 @@ from rlhf_lab.training.supervised import SFTConfig, sft_config
 
 
 def memory_of_job(
-    model: str = "",
+    model: str | PretrainedConfig = "",
     scale: str = "gpu",
     *,
     lora: LoRAConfig | None = None,
@@ -34,8 +34,8 @@ def memory_of_job(
     """The estimates of supervised fine-tuning, the reward model and PPO.
 
     Args:
-        model: Folder or id of a causal language model, of which the config and the tokenizer are read; by default the
-            base that ships for this scale.
+        model: Folder or id of a causal language model, of which the config and the tokenizer are read, or a config; by
+            default the base that ships for this scale.
         scale: Whose presets; single stages' settings may be given.
         lora: Train adapters.
         dtype: In which the model will be loaded.
@@ -48,7 +48,7 @@ def memory_of_job(
         ValueError: There is no such model, or PEFT is needed and not installed.
     """
     run = run or Run()
-    policy = _shapes(model or str(checkpoint_folder() / BASE_OF_SCALE.get(scale, scale)), dtype)
+    policy = _shapes(model or str(checkpoint_folder() / BASE_OF_SCALE.get(scale, "large")), dtype)
     supervised, comparing, tuning = (
         sft or sft_config(scale),
         reward_model or reward_model_config(scale),
@@ -81,14 +81,20 @@ def _of_ppo(policy: Policy, scorer: object, lora: LoRAConfig | None, config: PPO
     )
 
 
-def _shapes(model: str, dtype: torch.dtype) -> Policy:
+def _shapes(model: str | PretrainedConfig, dtype: torch.dtype) -> Policy:
+    config = _config(model) if isinstance(model, str) else model
+    # Of a config's tokenizer nothing is asked but that its PAD is within the vocabulary.
+    tokenizer = load_tokenizer(model if isinstance(model, str) else checkpoint_folder() / "small")
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config).to(dtype)
+    return Policy(network, tokenizer)
+
+
+def _config(model: str) -> PretrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(model)
+        return AutoConfig.from_pretrained(model)
     except Exception as error:  # The Hub's client has a dozen errors for "not reached".
         raise ValueError(
             f"the model {model!r} could not be read ({type(error).__name__}): it is no folder with a model, and the "
             f"Hub has it not or was not reached; check the name and the network."
         ) from error
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config).to(dtype)
-    return Policy(network, load_tokenizer(model))

@@ -44,6 +44,13 @@ def test_adapters_share_their_base(tmp_path: Path) -> None:
     assert tuned.parts["moments"] < 0.5e9
 
 
+def test_a_config_will_do(tmp_path: Path) -> None:
+    run = Run(mixed_precision="bf16")
+    of_config = memory_of_job(GPTNeoXConfig(vocab_size=50304, **PYTHIA_1B), run=run)
+    of_folder = memory_of_job(model_of(PYTHIA_1B, tmp_path), run=run)
+    assert [estimate.parts for estimate in of_config] == [estimate.parts for estimate in of_folder]
+
+
 @pytest.mark.slow
 def test_a_model_of_7b_with_adapters_fits_80_gb(tmp_path: Path) -> None:
     settings = {"lora": LoRAConfig(), "dtype": torch.bfloat16, "run": Run(mixed_precision="bf16")}

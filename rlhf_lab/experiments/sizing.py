@@ -1,5 +1,8 @@
 """What the main job will need of memory, before it loads or downloads weights: its networks as shapes."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
@@ -8,6 +11,7 @@ from rlhf_lab.memory import MemoryEstimate, estimate_memory
 from rlhf_lab.models import (
     BASE_OF_SCALE,
     Policy,
+    RewardModel,
     checkpoint_folder,
     load_tokenizer,
     new_critic,
@@ -26,6 +30,7 @@ def memory_of_job(
     *,
     lora: LoRAConfig | None = None,
     dtype: torch.dtype = torch.float32,
+    mixed_precision: str | None = None,
     run: Run | None = None,
     sft: SFTConfig | None = None,
     reward_model: RewardModelConfig | None = None,
@@ -39,6 +44,7 @@ def memory_of_job(
         scale: Whose presets; single stages' settings may be given.
         lora: Train adapters.
         dtype: In which the model will be loaded.
+        mixed_precision: "no" or "bf16"; by default the run's.
         run: The device, the precision and the processes; by default this one's.
         sft: Settings of supervised fine-tuning.
         reward_model: Settings of the reward model.
@@ -55,30 +61,34 @@ def memory_of_job(
         ppo or ppo_config(scale),
     )
     count, rng = run.accelerator.num_processes, run.rng("shapes")
+    place = run.place | ({"mixed_precision": mixed_precision} if mixed_precision else {})
     scorer = new_reward_model(policy, generator=rng, lora=lora)
     learners = (
         ("supervised", trainable(policy.network, lora, rng=rng), supervised.optimizer, supervised.largest(count)),
         ("reward model", scorer.network, comparing.optimizer, comparing.largest(count)),
     )
     estimates = [
-        estimate_memory(name, [(network, optimizer.kind)], [policy.network] if lora else [], texts, **run.place)
+        estimate_memory(name, [(network, optimizer.kind)], [policy.network] if lora else [], texts, **place)
         for name, network, optimizer, texts in learners
     ]
-    return [*estimates, _of_ppo(policy, scorer, lora, tuning, run)]
+    return [*estimates, _of_ppo(policy, scorer, lora, tuning, count, place)]
 
 
-def _of_ppo(policy: Policy, scorer: object, lora: LoRAConfig | None, config: PPOConfig, run: Run) -> MemoryEstimate:
-    rng = run.rng("shapes")
-    actor = trainable(policy.network, lora, rng=rng)
-    critic = new_critic(scorer, generator=rng, lora=lora)  # type: ignore[arg-type]
-    return estimate_memory(
-        "ppo",
-        [(actor, config.optimizer.kind), (critic, config.critic_optimizer.kind)],
-        [policy.network, scorer.network],  # type: ignore[attr-defined]
-        config.largest(run.accelerator.num_processes),
-        samples=True,
-        **run.place,
-    )
+def _of_ppo(
+    policy: Policy,
+    scorer: RewardModel,
+    lora: LoRAConfig | None,
+    config: PPOConfig,
+    num_processes: int,
+    place: Mapping[str, Any],
+) -> MemoryEstimate:
+    rng = torch.Generator()
+    learning = [
+        (trainable(policy.network, lora, rng=rng), config.optimizer.kind),
+        (new_critic(scorer, generator=rng, lora=lora), config.critic_optimizer.kind),
+    ]
+    read, texts = [policy.network, scorer.network], config.largest(num_processes)
+    return estimate_memory("ppo", learning, read, texts, samples=True, **place)
 
 
 def _shapes(model: str | PretrainedConfig, dtype: torch.dtype) -> Policy:

@@ -11,7 +11,6 @@ from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.cli import main
 from rlhf_lab.experiments.sizing import memory_of_job
 from rlhf_lab.models import load_base
-from rlhf_lab.runs import Run
 
 PYTHIA_1B = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 8}
 PYTHIA_7B = {"hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 32, "num_attention_heads": 32}
@@ -25,7 +24,7 @@ def model_of(shape: dict[str, int], folder: Path) -> str:
 
 
 def test_a_model_of_1b_by_hand(tmp_path: Path) -> None:
-    supervised, reward_model, tuned = memory_of_job(model_of(PYTHIA_1B, tmp_path), run=Run(mixed_precision="bf16"))
+    supervised, reward_model, tuned = memory_of_job(model_of(PYTHIA_1B, tmp_path), mixed_precision="bf16")
     # EleutherAI's count of Pythia-1B: 1,011,781,632 weights.
     assert supervised.parts["weights"] == supervised.parts["gradients"] == 4 * 1_011_781_632
     assert supervised.parts["moments"] == 8 * 1_011_781_632
@@ -37,7 +36,7 @@ def test_a_model_of_1b_by_hand(tmp_path: Path) -> None:
 
 def test_adapters_share_their_base(tmp_path: Path) -> None:
     folder = model_of(PYTHIA_1B, tmp_path)
-    settings = {"lora": LoRAConfig(rank=16), "dtype": torch.bfloat16, "run": Run(mixed_precision="bf16")}
+    settings = {"lora": LoRAConfig(rank=16), "dtype": torch.bfloat16, "mixed_precision": "bf16"}
     tuned = memory_of_job(folder, **settings)[2]
     # Policy, reference, critic and reward on one base, but for the two heads and the adapters.
     assert tuned.parts["weights"] < 1.2 * 2 * 1_011_781_632
@@ -45,15 +44,14 @@ def test_adapters_share_their_base(tmp_path: Path) -> None:
 
 
 def test_a_config_will_do(tmp_path: Path) -> None:
-    run = Run(mixed_precision="bf16")
-    of_config = memory_of_job(GPTNeoXConfig(vocab_size=50304, **PYTHIA_1B), run=run)
-    of_folder = memory_of_job(model_of(PYTHIA_1B, tmp_path), run=run)
+    of_config = memory_of_job(GPTNeoXConfig(vocab_size=50304, **PYTHIA_1B))
+    of_folder = memory_of_job(model_of(PYTHIA_1B, tmp_path))
     assert [estimate.parts for estimate in of_config] == [estimate.parts for estimate in of_folder]
 
 
 @pytest.mark.slow
 def test_a_model_of_7b_with_adapters_fits_80_gb(tmp_path: Path) -> None:
-    settings = {"lora": LoRAConfig(), "dtype": torch.bfloat16, "run": Run(mixed_precision="bf16")}
+    settings = {"lora": LoRAConfig(), "dtype": torch.bfloat16, "mixed_precision": "bf16"}
     estimates = memory_of_job(model_of(PYTHIA_7B, tmp_path), **settings)
     assert max(estimate.total for estimate in estimates) < 80e9
 

@@ -19,6 +19,8 @@ from rlhf_lab.runs import Run
 
 Batch = TypeVar("Batch", bound=Rows)
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_PARTIAL = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+"""For loading; the names are checked by us, since PyTorch asks for frozen weights too where there are processes."""
 _KINDS = {
     "adamw": "AdamW",
     "adamw_8bit": "AdamW8bit",
@@ -206,15 +208,29 @@ class Fit:
         return {"network": weights, "optimizer": moments, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`'s values, of any number of processes."""
+        """Continue from `state_dict()`'s values, of any number of processes.
+
+        Raises:
+            KeyError: They are of another network.
+        """
+        self._check_names(set(state["network"]))
         set_state_dict(
             self._applied,
             self._optimizer.optimizer,
             model_state_dict=state["network"],
             optim_state_dict=state["optimizer"],
-            options=_WHOLE,
+            options=_PARTIAL,
         )
         self.updates = state["updates"]
+
+    def _check_names(self, names: set[str]) -> None:
+        """Every weight that is trained, and none that the network has not; frozen ones are not kept."""
+        wrapper = "_checkpoint_wrapped_module."  # FSDP's own, around what it recomputes.
+        known = {f"network.{name}".replace(wrapper, "") for name in self.network.state_dict()}
+        trained = {name for name, weight in self.network.named_parameters() if weight.requires_grad}
+        missing = {f"network.{name}".replace(wrapper, "") for name in trained} - names
+        if wrong := sorted(missing | (names - known)):
+            raise KeyError(wrong[0])
 
     def trained(self) -> nn.Module:
         """The network, on its own again: whole, and in this process."""

@@ -61,7 +61,7 @@ def memory_of_job(
         ppo or ppo_config(scale),
     )
     count, rng = run.accelerator.num_processes, run.rng("shapes")
-    place = run.place | ({"mixed_precision": mixed_precision} if mixed_precision else {})
+    place: dict[str, Any] = {**run.place, **({"mixed_precision": mixed_precision} if mixed_precision else {})}
     scorer = new_reward_model(policy, generator=rng, lora=lora)
     learners = (
         ("supervised", trainable(policy.network, lora, rng=rng), supervised.optimizer, supervised.largest(count)),

@@ -13,7 +13,7 @@ BENCH_OPTIONS ?=
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help tldr results release test test-fast test-gpu lint format lab pictures bench scaling trl-oracle nbgrader clean
+.PHONY: help tldr results release test test-fast test-gpu lint format lab pictures bench scaling trl-oracle nbgrader vllm clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -83,7 +83,16 @@ scaling: .venv/.installed  ## simulate RLHF on up to 4000 GPUs from docs/perform
 	.venv-nbgrader/bin/python -m pip install --quiet $(PIP_OPTIONS) -r tests/course/nbgrader-requirements.txt
 	touch .venv-nbgrader/.installed
 
+# The wheels that PyPI has of torchvision and its kin are for CUDA, and break Transformers beside a PyTorch for CPUs.
+.venv-vllm/.installed: tests/vllm/requirements.txt pyproject.toml
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet $(PIP_OPTIONS) -r tests/vllm/requirements.txt -e .
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch .venv-vllm/.installed
+
+vllm: .venv-vllm/.installed  ## install vLLM apart, for the tests that write with it
+
 nbgrader: .venv-nbgrader/.installed  ## install nbgrader apart, for the tests that grade with it
 
 clean:  ## remove environments and caches, not your runs
-	rm -rf .venv .venv-trl .venv-peers .venv-nbgrader build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-trl .venv-peers .venv-nbgrader .venv-vllm build dist .pytest_cache .ruff_cache

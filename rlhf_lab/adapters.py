@@ -7,10 +7,11 @@ Reference: Hu et al. 2021, arXiv:2106.09685.
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -87,6 +88,17 @@ def merged(network: PreTrainedModel) -> PreTrainedModel:
             setattr(whole.get_submodule(parent), own, layer.get_base_layer())  # type: ignore[operator]
     vars(whole.base_model).pop("peft_config", None)
     return whole
+
+
+def merged_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and weights of the network that `merged` would make, one by one: no second network is in memory."""
+    for name, weight in network.named_parameters():
+        if _MARK in name:
+            continue
+        owner, base, own = name.rpartition("base_layer.")
+        if base and own == "weight":
+            weight = weight + network.get_submodule(owner.removesuffix(".")).get_delta_weight("default")  # type: ignore[operator]
+        yield (owner + own).replace("_checkpoint_wrapped_module.", ""), weight.detach()
 
 
 def _inject(backbone: nn.Module, config: LoRAConfig, rng: torch.Generator) -> None:

@@ -139,7 +139,7 @@ def _check_memory(command: Any) -> None:
     from rlhf_lab.runs import Run
 
     run = Run()
-    settings = {"lora": command.lora, "dtype": command.dtype(run), "run": run}
+    settings = {"lora": command.lora, "dtype": command.dtype(run), "run": run, "backend": command.writer}
     for estimate in memory_of_job(command.model, command.scale, **settings):
         if run.is_main:
             print(estimate, file=sys.stderr)  # noqa: T201

@@ -15,7 +15,7 @@ from rlhf_lab.data.datasets import column
 from rlhf_lab.data.judge import Judge, words_of
 from rlhf_lab.equations.overoptimization import best_of_n_kl, best_of_n_values
 from rlhf_lab.feedback import LearnedReward, Population, Reward, gold_judge, scores_of
-from rlhf_lab.generation import SamplingConfig, generate
+from rlhf_lab.generation import Backend, SamplingConfig, generate
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.scoring import candidate_logprobs
 from rlhf_lab.seams import checked
@@ -142,12 +142,17 @@ def _intercept(feature: np.ndarray, outcome: np.ndarray) -> float:
 
 
 def write_summaries(
-    policy: Policy, rows: Dataset, sampling: SamplingConfig | None = None, *, seed: int = 0
+    policy: Policy,
+    rows: Dataset,
+    sampling: SamplingConfig | None = None,
+    *,
+    seed: int = 0,
+    backend: Backend | None = None,
 ) -> list[str]:
     """One summary for each row; greedy unless `sampling` says otherwise."""
     sampling = sampling or SamplingConfig(max_response_tokens=48, temperature=0.0)
     rng = torch.Generator().manual_seed(seed)
-    return [texts[0] for texts in generate(policy, column(rows, "prompt"), sampling, rng=rng)]
+    return [texts[0] for texts in generate(policy, column(rows, "prompt"), sampling, rng=rng, backend=backend)]
 
 
 def compare_with_reference(
@@ -278,11 +283,13 @@ def best_of_n_rows(
     sampling: SamplingConfig | None = None,
     seed: int = 0,
     values: Callable[..., np.ndarray] = best_of_n_values,
+    backend: Backend | None = None,
 ) -> list[dict[str, Any]]:
     """Proxy and gold of best-of-n for each n, by the unbiased estimator over `num_samples` samples a prompt.
 
     Args:
         values: The estimator, called as `best_of_n_values` is; an exercise's own goes here.
+        backend: Who writes in the policy's place.
 
     Returns:
         Rows of `method` (best_of_n), `n`, `kl` [nats], `proxy`, `gold`, and the standard deviations of single samples'
@@ -293,7 +300,8 @@ def best_of_n_rows(
     """
     values = checked("values", values, best_of_n_values, lambda proxy, gold, n: gold.shape[:1], "prompt")
     prompts = column(rows, "prompt")
-    groups = generate(policy, prompts, sampling, num_candidates=num_samples, rng=torch.Generator().manual_seed(seed))
+    rng = torch.Generator().manual_seed(seed)
+    groups = generate(policy, prompts, sampling, num_candidates=num_samples, rng=rng, backend=backend)
     repeated = [prompt for prompt in prompts for _ in range(num_samples)]
     flat = [text for group in groups for text in group]
     shape = (len(prompts), num_samples)

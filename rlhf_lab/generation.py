@@ -6,6 +6,7 @@ give the same text, however the rows are split over batches and processes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -103,6 +104,50 @@ def sample(
     )
 
 
+@runtime_checkable
+class Backend(Protocol):
+    """Who writes for a policy while it trains; both give the same text for the same numbers, up to rounding."""
+
+    queues: bool
+    """Takes any number of prompts, and writes as many at once as fit; otherwise the caller has to know."""
+
+    def memory(self, network: PreTrainedModel, mixed_precision: str) -> float:
+        """Of its own on each process, besides `network` [bytes]."""
+        ...
+
+    def follow(self, network: PreTrainedModel) -> None:
+        """Take note that `network` has changed."""
+        ...
+
+    def sample(
+        self,
+        network: PreTrainedModel,
+        prompt: Int[Tensor, "batch prompt"],
+        prompt_mask: Bool[Tensor, "batch prompt"],
+        *,
+        eos_token_id: int,
+        num_candidates: int,
+        config: SamplingConfig,
+        uniforms: Float[Tensor, "batch candidates max_response"],
+    ) -> Rollout:
+        """As the function `sample`."""
+        ...
+
+
+class TransformersBackend:
+    """The network writes itself, on the memory where it trains."""
+
+    queues = False
+    sample = staticmethod(sample)
+
+    def memory(self, network: PreTrainedModel, mixed_precision: str) -> float:
+        """None of its own; what sampling needs is counted with the network."""
+        return 0.0
+
+    def follow(self, network: PreTrainedModel) -> None:
+        """Nothing to do."""
+
+
 def choose(
     logits: Float[Tensor, "batch vocab"], uniforms: Float[Tensor, " batch"], config: SamplingConfig
 ) -> Int[Tensor, " batch"]:
@@ -136,6 +181,7 @@ def generate(
     rng: torch.Generator | None = None,
     batch_size: int = 256,
     max_prompt_tokens: int = 512,
+    backend: Backend | None = None,
 ) -> list[list[str]]:
     """K texts for each prompt, in the order of the prompts.
 
@@ -147,6 +193,7 @@ def generate(
         rng: Draws the texts; seed 0 by default.
         batch_size: Responses written at once.
         max_prompt_tokens: Longer prompts are cut inside the post.
+        backend: Who writes in the policy's place; by default its network does.
 
     Raises:
         ValueError: num_candidates is below 1, or a prompt cannot be encoded.
@@ -158,13 +205,15 @@ def generate(
     device = policy.network.device
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts: list[list[str]] = [[] for _ in prompts]
-    size = max(1, batch_size // num_candidates)
-    for start in tqdm(range(0, len(order), size), desc="writing", delay=2, leave=False):
+    backend = backend or TransformersBackend()
+    backend.follow(policy.network)
+    size = len(order) if backend.queues else max(1, batch_size // num_candidates)
+    for start in tqdm(range(0, len(order), max(1, size)), desc="writing", delay=2, leave=False):
         rows = order[start : start + size]
         prompt, mask = encode_prompts(
             policy.tokenizer, [prompts[row] for row in rows], max_prompt_tokens=max_prompt_tokens
         )
-        rollout = sample(
+        rollout = backend.sample(
             policy.network,
             prompt.to(device),
             mask.to(device),
@@ -242,13 +291,14 @@ def best_of_n(
     config: SamplingConfig | None = None,
     *,
     rng: torch.Generator | None = None,
+    backend: Backend | None = None,
 ) -> list[str]:
     """The best of n texts for each prompt, by `score(prompts, responses)`.
 
     Reference:
         Nakano et al. 2021, arXiv:2112.09332; its KL is at most log n - (n - 1) / n.
     """
-    groups = generate(policy, prompts, config, num_candidates=n, rng=rng)
+    groups = generate(policy, prompts, config, num_candidates=n, rng=rng, backend=backend)
     repeated = [prompt for prompt in prompts for _ in range(n)]
     scores = list(score(repeated, [text for group in groups for text in group]))
     best = [max(range(n), key=lambda index: scores[row * n + index]) for row in range(len(prompts))]

@@ -73,7 +73,7 @@ class MemoryEstimate:
             ValueError: With what would make it smaller.
         """
         if self.total > self.available:
-            largest = sorted(self.advice, key=lambda name: -self.parts[name])
+            largest = sorted(self.advice, key=lambda name: -self.parts.get(name, 0.0))
             advice = "; or ".join(dict.fromkeys(self.advice[name] for name in largest[:2]))
             raise ValueError(f"{self} on {self.device}; {advice}.")
 
@@ -88,6 +88,7 @@ def estimate_memory(
     mixed_precision: str = "no",
     num_shards: int = 1,
     samples: bool = False,
+    engine: float = 0.0,
 ) -> MemoryEstimate:
     """What a stage needs at its worst moment: the update of one of the networks, or sampling.
 
@@ -100,6 +101,7 @@ def estimate_memory(
         mixed_precision: Accelerate's setting.
         num_shards: Processes that share the trained weights, gradients and moments.
         samples: Whether the first of the trained networks also writes.
+        engine: Memory of who writes in its place [bytes].
     """
     own = {id(network): sum(map(_size, _learning(network))) for network, _ in trained}
     count = sum(own.values())
@@ -124,13 +126,14 @@ def estimate_memory(
     }
     return MemoryEstimate(
         stage=stage,
-        parts=parts | {"overhead": OVERHEAD * sum(parts.values())},
+        parts=parts | {"overhead": OVERHEAD * sum(parts.values())} | ({"engine": engine} if engine else {}),
         available=available_memory(device),
         device=str(device),
         advice={
             "weights": "load the networks in bf16, or share them among more processes (fsdp2)",
             "moments": "train an adapter (lora), or take 8-bit moments (kind of the optimizer)",
             "gradients": "train an adapter (lora)",
+            "engine": "lower cache_gb of the backend, or write with transformers",
             "activations": f"lower micro_batch_size (now {texts.rows})",
         },
     )
@@ -146,6 +149,7 @@ def check_memory(
     mixed_precision: str = "no",
     num_shards: int = 1,
     samples: bool = False,
+    engine: float = 0.0,
 ) -> None:
     """Refuse a stage that does not fit; the arguments are those of `estimate_memory`.
 
@@ -153,9 +157,9 @@ def check_memory(
         ValueError: With what would make it smaller.
     """
     weights = _unique([*(network for network, _ in trained), *frozen])
-    if weights > NOT_WORTH_A_LOOK * available_memory(device):
-        settings = {"device": device, "mixed_precision": mixed_precision, "num_shards": num_shards, "samples": samples}
-        estimate_memory(stage, trained, frozen, texts, **settings).check()  # type: ignore[arg-type]
+    if weights + engine > NOT_WORTH_A_LOOK * available_memory(device):
+        settings = {"mixed_precision": mixed_precision, "num_shards": num_shards, "samples": samples, "engine": engine}
+        estimate_memory(stage, trained, frozen, texts, device=device, **settings).check()  # type: ignore[arg-type]
 
 
 def _learning(network: nn.Module) -> list[nn.Parameter]:

@@ -35,6 +35,10 @@ def _nbgrader() -> bool:
     return Path(python).is_file()
 
 
+def _vllm() -> bool:
+    return Path(os.environ.get("RLHF_LAB_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python")).is_file()
+
+
 def _real_data() -> bool:
     return Path(os.environ.get("RLHF_LAB_REAL_DATA", ROOT.parent / "shared" / "data" / "tldr_real.jsonl")).is_file()
 
@@ -105,6 +109,10 @@ CAPABILITIES = {
     "nbgrader": Capability(
         is_present=_nbgrader,
         how="`make nbgrader`, or let RLHF_LAB_NBGRADER_PYTHON name the Python of an environment with nbgrader 0.9",
+    ),
+    "vllm": Capability(
+        is_present=_vllm,
+        how="`make vllm`, or let RLHF_LAB_VLLM_PYTHON name the Python of an environment with vLLM and this package",
     ),
     "real_data": Capability(
         is_present=_real_data,

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from rlhf_lab.adapters import LoRAConfig
+from rlhf_lab.generation import Backend, TransformersBackend
 from rlhf_lab.memory import MemoryEstimate, estimate_memory
 from rlhf_lab.models import (
     BASE_OF_SCALE,
@@ -32,6 +33,7 @@ def memory_of_job(
     dtype: torch.dtype = torch.float32,
     mixed_precision: str | None = None,
     run: Run | None = None,
+    backend: Backend | None = None,
     sft: SFTConfig | None = None,
     reward_model: RewardModelConfig | None = None,
     ppo: PPOConfig | None = None,
@@ -46,6 +48,7 @@ def memory_of_job(
         dtype: In which the model will be loaded.
         mixed_precision: "no" or "bf16"; by default the run's.
         run: The device, the precision and the processes; by default this one's.
+        backend: Who writes in PPO.
         sft: Settings of supervised fine-tuning.
         reward_model: Settings of the reward model.
         ppo: Settings of PPO.
@@ -71,6 +74,8 @@ def memory_of_job(
         estimate_memory(name, [(network, optimizer.kind)], [policy.network] if lora else [], texts, **place)
         for name, network, optimizer, texts in learners
     ]
+    engine = (backend or TransformersBackend()).memory(policy.network, place["mixed_precision"])
+    place |= {"samples": not engine, "engine": engine}
     return [*estimates, _of_ppo(policy, scorer, lora, tuning, count, place)]
 
 
@@ -88,7 +93,7 @@ def _of_ppo(
         (new_critic(scorer, generator=rng, lora=lora), config.critic_optimizer.kind),
     ]
     read, texts = [policy.network, scorer.network], config.largest(num_processes)
-    return estimate_memory("ppo", learning, read, texts, samples=True, **place)
+    return estimate_memory("ppo", learning, read, texts, **place)
 
 
 def _shapes(model: str | PretrainedConfig, dtype: torch.dtype) -> Policy:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
@@ -22,12 +22,14 @@ from rlhf_lab.evaluation import best_of_n_rows, compare_with_reference, reward_m
 from rlhf_lab.experiments.job import Job, Rows, load_rows
 from rlhf_lab.experiments.report import write_report
 from rlhf_lab.feedback import LearnedReward, Population, gold_judge, population, simulated_labels
+from rlhf_lab.generation import Backend, TransformersBackend
 from rlhf_lab.models import Policy, RewardModel, load_base
 from rlhf_lab.records import check_scale, write_json
 from rlhf_lab.runs import Run
 from rlhf_lab.training.ppo import ppo, ppo_config
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
 from rlhf_lab.training.supervised import sft, sft_config
+from rlhf_lab.vllm_backend import VLLMBackend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class TLDRConfig:
     """Held-out posts on which PPO is measured as it goes, and best-of-n; 0 takes the scale's number."""
     lora_rank: int = 0
     """Train adapters of this rank, on frozen weights that are of bf16 where the precision is; 0 trains all weights."""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    """Who writes summaries in PPO and in the evaluation; vllm is an extra, for GPUs."""
     overoptimize: bool = True
     """Also run PPO without penalty, and best-of-n."""
 
@@ -60,13 +64,23 @@ class TLDRConfig:
     def identity(self) -> dict[str, Any]:
         """What a folder must have been made with to be continued."""
         settings = {name: value for name, value in dataclasses.asdict(self).items() if name not in ("out", "seed")}
-        # Folders of earlier versions know no adapters.
-        return {name: value for name, value in settings.items() if name != "lora_rank" or value}
+        # Folders of earlier versions know no adapters, and no backends.
+        new = {"lora_rank": 0, "backend": "transformers"}
+        return {name: value for name, value in settings.items() if name not in new or value != new[name]}
 
     @property
     def lora(self) -> LoRAConfig | None:
         """What is trained, if not all weights."""
         return LoRAConfig(rank=self.lora_rank) if self.lora_rank else None
+
+    @property
+    def writer(self) -> Backend:
+        """Who writes.
+
+        Raises:
+            ValueError: vLLM is not installed.
+        """
+        return VLLMBackend() if self.backend == "vllm" else TransformersBackend()
 
     def dtype(self, run: Run) -> torch.dtype:
         """Of the weights in memory; those that are trained are of fp32."""
@@ -129,7 +143,7 @@ class TLDRJob(Job):
         """Open or make the folder."""
         every = SIZES[config.scale].checkpoint_every
         super().__init__(config.out, seed=config.seed, identity=config.identity, checkpoint_every=every)
-        self.config = config
+        self.config, self.writer = config, config.writer
 
 
 def run_tldr(config: TLDRConfig) -> dict[str, Any]:
@@ -159,6 +173,7 @@ def run_tldr(config: TLDRConfig) -> dict[str, Any]:
     preset = dataclasses.replace(ppo_config(config.scale), lora=lora)
     held_out = data.validation.select(range(min(config.curve_posts or sizes.curve_posts, len(data.validation))))
     seen = {"watch": {"gold": gold_judge()} if config.data == "world" else {}, "held_out": held_out}
+    seen["backend"] = job.writer
     tuned = job.stage(
         "human_feedback", lambda run: ppo(policy, reward_model, data.prompts, preset, run=run, **seen), load_policy
     )
@@ -203,11 +218,9 @@ def _comparisons(job: TLDRJob, policy: Policy, data: TLDR, sizes: Sizes) -> Comp
 def _evaluate(
     job: TLDRJob, policies: Mapping[str, Policy], data: TLDR, labels: Comparisons, reward_model: RewardModel
 ) -> dict[str, Any]:
-    if job.config.data == "world":
-        compared = compare_with_reference(policies, data.validation, seed=job.config.seed)
-    else:
-        judge = _second_judge(job, policies["supervised"], data, labels)
-        compared = compare_with_reference(policies, data.validation, judge=judge, seed=job.config.seed)
+    judge = None if job.config.data == "world" else _second_judge(job, policies["supervised"], data, labels)
+    settings = {"judge": judge, "seed": job.config.seed, "backend": job.writer}
+    compared = compare_with_reference(policies, data.validation, **settings)
     report = reward_model_report(reward_model, labels.held_out, labels.people, seed=job.config.seed)
     rows = random.Random(job.config.seed).sample(range(len(data.validation)), min(5, len(data.validation)))
     prompts, references = column(data.validation, "prompt"), column(data.validation, "completion")
@@ -254,6 +267,7 @@ def _overoptimization(
     """
     preset, num_samples = ppo_config(job.config.scale), max(sizes.best_of)
     settings = {"num_samples": num_samples, "ns": sizes.best_of, "sampling": preset.sampling, "seed": job.config.seed}
+    settings["backend"] = job.writer
     proxy = LearnedReward(reward_model)
     best_of = job.stage(
         "best_of_n",

@@ -6,7 +6,7 @@ The one place where the policy gradient methods of this kit meet the world. It i
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from rlhf_lab.data.batching import Candidates, decode_responses, encode_prompts
 from rlhf_lab.equations.policy_gradient import gae, kl_shaped_rewards, replace_missing_eos_score
 from rlhf_lab.equations.sequence import masked_whiten
 from rlhf_lab.feedback import Reward, scores_of
-from rlhf_lab.generation import Rollout, SamplingConfig, sample
+from rlhf_lab.generation import Backend, Rollout, SamplingConfig, TransformersBackend
 from rlhf_lab.models import RewardModel
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values
@@ -102,6 +102,8 @@ class Models:
     """None where nothing is learnt from the rollout: its values are then zero."""
     reward: Reward | RewardModel
     """A reward model, read on the tokens, or any function of texts."""
+    backend: Backend = field(default_factory=TransformersBackend)
+    """Who writes in the policy's place."""
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
@@ -145,11 +147,13 @@ def collect(
     parts = []
     # In one precision all: the KL is a difference of two networks' log-probs.
     with models.whole(), run.accelerator.autocast():
-        for start in range(mine.start, mine.stop, batch_size):
-            rows = slice(start, min(start + batch_size, mine.stop))
+        models.policy(models.backend.follow)
+        size = len(asked) if models.backend.queues else batch_size
+        for start in range(mine.start, mine.stop, size):
+            rows = slice(start, min(start + size, mine.stop))
             prompt, mask = encode_prompts(tokenizer, asked[rows], max_prompt_tokens=max_prompt_tokens)
             rollout = models.policy(
-                sample,
+                models.backend.sample,
                 prompt.to(run.device),
                 mask.to(run.device),
                 eos_token_id=tokenizer.eos_token_id,

@@ -30,7 +30,7 @@ from rlhf_lab.equations.policy_gradient import (
 )
 from rlhf_lab.equations.sequence import masked_mean
 from rlhf_lab.feedback import Reward
-from rlhf_lab.generation import SamplingConfig
+from rlhf_lab.generation import Backend, SamplingConfig, TransformersBackend
 from rlhf_lab.memory import Texts, check_memory
 from rlhf_lab.models import Policy, RewardModel, new_critic, trainable
 from rlhf_lab.records import check_scale
@@ -157,6 +157,7 @@ def ppo(  # noqa: PLR0913 - four are equations
     watch: Mapping[str, Reward] | None = None,
     held_out: Dataset | None = None,
     run: Run | None = None,
+    backend: Backend | None = None,
     surrogate: Callable[..., Tensor] = clipped_surrogate,
     advantages: Callable[..., Tensor] = gae,
     shaped_rewards: Callable[..., Tensor] = kl_shaped_rewards,
@@ -176,6 +177,7 @@ def ppo(  # noqa: PLR0913 - four are equations
             policy answers them, and what is logged of a rollout is logged of these answers too (as `held_out/NAME`).
             The prompts and the random numbers are the same each time: what changes is the policy.
         run: Where to log and to keep checkpoints.
+        backend: Who writes in the policy's place, such as `VLLMBackend()`; by default its network does.
         surrogate: The policy's loss of each token, called as `clipped_surrogate` is; an exercise's own goes here.
         advantages: The advantage estimator, called as `gae` is.
         shaped_rewards: From the scores of responses to the rewards of tokens, called as `kl_shaped_rewards` is.
@@ -197,7 +199,7 @@ def ppo(  # noqa: PLR0913 - four are equations
     value_error = _for_each_token("value_error", value_error, clipped_value_error)
     texts, held_out_texts = prompts_of(prompts), prompts_of(held_out) if held_out is not None else []
     tokenizer = policy.tokenizer
-    models = _models(policy, reward, critic_from or reward, config, run)
+    models = _models(policy, reward, critic_from or reward, config, run, backend or TransformersBackend())
     actor, critic = models.policy, models.critic
     assert isinstance(actor, Fit) and isinstance(critic, Fit)
     lookers = replace(models, critic=None)
@@ -236,7 +238,9 @@ def _for_each_token(seam: str, equation: Callable[..., Tensor], own: Callable[..
     return checked(seam, equation, own, lambda _, second, *more: second.shape, "token")
 
 
-def _models(policy: Policy, reward: Reward | RewardModel, start: object, config: PPOConfig, run: Run) -> Models:
+def _models(
+    policy: Policy, reward: Reward | RewardModel, start: object, config: PPOConfig, run: Run, backend: Backend
+) -> Models:
     """Two networks that learn and two that are only read, on the run's device; the critic comes from `start`."""
     updates = config.num_steps * config.num_epochs * (config.prompts_per_step // config.minibatch_size)
     kind = {"lora": config.lora, "device": run.device}
@@ -246,12 +250,15 @@ def _models(policy: Policy, reward: Reward | RewardModel, start: object, config:
         reward = RewardModel(shared_copy(reward.network).to(run.device), reward.tokenizer)  # type: ignore[arg-type]
     learning = [(actor, config.optimizer.kind), (critic, config.critic_optimizer.kind)]
     read = [policy.network] + ([reward.network] if isinstance(reward, RewardModel) else [])
-    check_memory("ppo", learning, read, config.largest(run.accelerator.num_processes), samples=True, **run.place)
+    engine = backend.memory(policy.network, run.accelerator.mixed_precision)
+    texts = config.largest(run.accelerator.num_processes)
+    check_memory("ppo", learning, read, texts, samples=not engine, engine=engine, **run.place)
     return Models(
         Fit(run, actor, config.optimizer, num_updates=updates),
         Frozen(shared_copy(policy.network).to(run.device)),  # type: ignore[arg-type]
         Fit(run, critic, config.critic_optimizer, num_updates=updates),
         reward,
+        backend,
     )
 
 

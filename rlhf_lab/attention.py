@@ -151,6 +151,25 @@ def _last_feed_forward_at(network: PreTrainedModel, wanted: Int[Tensor, " wanted
         after.remove()
 
 
+@contextlib.contextmanager
+def recomputing(network: PreTrainedModel) -> Iterator[None]:
+    """Within, layers keep their inputs only, and compute the rest again in the backward.
+
+    Reference:
+        Chen et al. 2016, arXiv:1604.06174.
+    """
+    kind = (
+        "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"
+    )  # Until Transformers 5.20
+    # PyTorch's newer way, in which an input that needs no gradient, as that of a frozen base, is none.
+    getattr(network, f"{kind}_checkpointing_enable")({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        getattr(network, f"{kind}_checkpointing_disable")()
+        network.disable_input_require_grads()  # Each time that it is enabled adds a hook to the embeddings.
+
+
 def _recomputes(network: PreTrainedModel) -> bool:
     """Whether activations are made anew in the backward, in Transformers' way or in that of FSDP."""
     marks = ("gradient_checkpointing", "_checkpoint_wrapped_module")

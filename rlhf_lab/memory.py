@@ -5,6 +5,7 @@ holds for any architecture, adapter and precision, and takes seconds and no memo
 numbers, as experts do, is counted without its activations, and a warning says so.
 """
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedModel
 
+from rlhf_lab.attention import recomputing
 from rlhf_lab.devices import available_memory
 from rlhf_lab.equations.sequence import token_logprobs
 from rlhf_lab.scoring import score_head, vocabulary_head
@@ -55,6 +57,9 @@ class MemoryEstimate:
     device: str
     advice: Mapping[str, str]
     """What makes a part smaller."""
+    recomputed: Mapping[str, float]
+    """The parts with activations that are computed again in the backward: layers keep their inputs only, and the
+    update takes a third more time (Chen et al. 2016, arXiv:1604.06174). Where it is not needed, the parts."""
 
     @property
     def total(self) -> float:
@@ -64,7 +69,14 @@ class MemoryEstimate:
     def __str__(self) -> str:
         """In one line."""
         parts = ", ".join(f"{name} {size / _GB:.2f}" for name, size in self.parts.items())
-        return f"{self.stage} needs about {self.total / _GB:.2f} GB ({parts}) of {self.available / _GB:.1f} GB"
+        again = f"; {sum(self.recomputed.values()) / _GB:.2f} GB with activations computed again, as they will be"
+        needs = f"{self.stage} needs about {self.total / _GB:.2f} GB ({parts}) of {self.available / _GB:.1f} GB"
+        return needs + again * self.recomputes
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether it fits if activations are computed again, and not otherwise."""
+        return self.total > self.available >= sum(self.recomputed.values())
 
     def check(self) -> None:
         """Refuse what does not fit.
@@ -72,7 +84,7 @@ class MemoryEstimate:
         Raises:
             ValueError: With what would make it smaller.
         """
-        if self.total > self.available:
+        if self.total > self.available and not self.recomputes:
             largest = sorted(self.advice, key=lambda name: -self.parts.get(name, 0.0))
             advice = "; or ".join(dict.fromkeys(self.advice[name] for name in largest[:2]))
             raise ValueError(f"{self} on {self.device}; {advice}.")
@@ -109,25 +121,30 @@ def estimate_memory(
     moments = sum(
         BYTES_OF_MOMENTS[kind] * sum(weight.numel() for weight in _learning(network)) for network, kind in trained
     )
-    updates = [
-        (own[id(network)] / num_shards, _counted(_saved, network, texts, mixed_precision)) for network, _ in trained
-    ]
-    gradients, activations = max(updates, key=sum)
-    if samples:
-        # Whole on each process meanwhile, if they share their weights otherwise.
-        written = _counted(_remembered, trained[0][0], texts, mixed_precision) + count - count / num_shards
-        if written > gradients + activations:
-            gradients, activations = 0.0, written
-    parts = {
-        "weights": weights,
-        "moments": moments / num_shards,
-        "gradients": gradients,
-        "activations": activations,
-    }
+    # Whole on each process while it is written, if they share their weights otherwise.
+    gathered = count - count / num_shards
+    written = _counted(_remembered, trained[0][0], texts, mixed_precision) + gathered if samples else 0.0
+
+    def parts_by(saved: Callable[[PreTrainedModel, Texts, str], float]) -> dict[str, float]:
+        updates = [
+            (own[id(network)] / num_shards, _counted(saved, network, texts, mixed_precision)) for network, _ in trained
+        ]
+        gradients, activations = max([*updates, (0.0, written)], key=sum)
+        parts = {
+            "weights": weights,
+            "moments": moments / num_shards,
+            "gradients": gradients,
+            "activations": activations,
+        }
+        return parts | {"overhead": OVERHEAD * sum(parts.values())} | ({"engine": engine} if engine else {})
+
+    parts, available = parts_by(_saved), available_memory(device)
+    can_recompute = all(network.supports_gradient_checkpointing for network, _ in trained)
     return MemoryEstimate(
         stage=stage,
-        parts=parts | {"overhead": OVERHEAD * sum(parts.values())} | ({"engine": engine} if engine else {}),
-        available=available_memory(device),
+        parts=parts,
+        recomputed=parts_by(_saved_inputs) if sum(parts.values()) > available and can_recompute else parts,
+        available=available,
         device=str(device),
         advice={
             "weights": "load the networks in bf16, or share them among more processes (fsdp2)",
@@ -150,16 +167,24 @@ def check_memory(
     num_shards: int = 1,
     samples: bool = False,
     engine: float = 0.0,
-) -> None:
+) -> bool:
     """Refuse a stage that does not fit; the arguments are those of `estimate_memory`.
+
+    Returns:
+        Whether it fits only if activations are computed again, for `Fit`; that is said in a warning, too.
 
     Raises:
         ValueError: With what would make it smaller.
     """
     weights = _unique([*(network for network, _ in trained), *frozen])
-    if weights + engine > NOT_WORTH_A_LOOK * available_memory(device):
-        settings = {"mixed_precision": mixed_precision, "num_shards": num_shards, "samples": samples, "engine": engine}
-        estimate_memory(stage, trained, frozen, texts, device=device, **settings).check()  # type: ignore[arg-type]
+    if weights + engine <= NOT_WORTH_A_LOOK * available_memory(device):
+        return False
+    settings = {"mixed_precision": mixed_precision, "num_shards": num_shards, "samples": samples, "engine": engine}
+    estimate = estimate_memory(stage, trained, frozen, texts, device=device, **settings)  # type: ignore[arg-type]
+    estimate.check()
+    if estimate.recomputes:
+        warnings.warn(f"{estimate}.", stacklevel=3)
+    return estimate.recomputes
 
 
 def _learning(network: nn.Module) -> list[nn.Parameter]:
@@ -207,7 +232,15 @@ def _counted(
         return 0.0
 
 
-def _saved(network: PreTrainedModel, texts: Texts, mixed_precision: str) -> float:
+def _saved_inputs(network: PreTrainedModel, texts: Texts, mixed_precision: str) -> float:
+    """The same where the layers keep their inputs only: those of all, and one layer that is computed again."""
+    head = _saved(network, texts, mixed_precision, recompute=True)
+    layers = network.config.num_hidden_layers
+    inputs = texts.rows * texts.tokens * network.config.hidden_size * network.dtype.itemsize
+    return head + layers * inputs + (_saved(network, texts, mixed_precision) - head) / layers
+
+
+def _saved(network: PreTrainedModel, texts: Texts, mixed_precision: str, recompute: bool = False) -> float:
     """Bytes that the backward of one micro-batch keeps, and the gradient of its largest tensor."""
     kept: dict[int, int] = {}
     with FakeTensorMode():
@@ -220,7 +253,10 @@ def _saved(network: PreTrainedModel, texts: Texts, mixed_precision: str) -> floa
                 kept[place._cdata] = place.nbytes()
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _autocast(mixed_precision):
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        # Of layers that compute again these hooks see nothing.
+        again = recomputing(twin.train()) if recompute else contextlib.nullcontext()
+        with hooks, again, _autocast(mixed_precision):
             held = list(_forward(twin, texts))  # While they are held, no place is taken again.
         del held
     return float(sum(kept.values()) + max(kept.values(), default=0))

@@ -110,6 +110,25 @@ def test_what_does_not_fit_is_refused_with_advice(monkeypatch: pytest.MonkeyPatc
     check_memory("sft", [(llama(), "adamw")], [], TEXTS, device=CPU)
 
 
+def test_what_fits_with_activations_computed_again_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, many = llama(num_hidden_layers=12), Texts(**vars(TEXTS) | {"rows": 64})
+    plain = estimate(network, texts=many)
+    assert plain.recomputed == plain.parts and not plain.recomputes
+    monkeypatch.setattr(memory, "available_memory", lambda device: 0.9 * plain.total)
+    tight = estimate(network, texts=many)
+    assert tight.recomputes and tight.parts == plain.parts
+    # Twelve inputs of layers, a twelfth of what the layers keep otherwise, and what the head keeps.
+    inputs, head = 64 * 32 * 64 * 4, 64 * 12 * 1000 * 4
+    assert 12 * inputs + head < tight.recomputed["activations"] < 0.5 * tight.parts["activations"]
+    with pytest.warns(
+        UserWarning, match=r"^sft needs .* GB; 0\.\d\d GB with activations computed again, as they will be"
+    ):
+        assert check_memory("sft", [(network, "adamw")], [], many, device=CPU)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 0.9 * sum(tight.recomputed.values()))
+    with pytest.raises(ValueError, match=r"^sft needs"):
+        check_memory("sft", [(network, "adamw")], [], many, device=CPU)
+
+
 def test_many_texts_are_the_micro_batchs_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda device: 20e6)
     with pytest.raises(ValueError, match=r"; lower micro_batch_size \(now 512\); or "):
@@ -150,10 +169,10 @@ def test_a_container_has_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize("lora", ["", "lora"])
+@pytest.mark.parametrize("how", ["", "lora", "recompute", "lora recompute"])
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_a_process_that_is_watched_takes_what_was_estimated(stage: str, lora: str) -> None:
-    command = [sys.executable, "-m", "tests.memory_process", stage, lora]
+def test_a_process_that_is_watched_takes_what_was_estimated(stage: str, how: str) -> None:
+    command = [sys.executable, "-m", "tests.memory_process", stage, *how.split()]
     # Freed memory goes back at once, so that what is held can be seen.
     returned = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | returned)

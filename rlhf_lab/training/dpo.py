@@ -117,8 +117,8 @@ def dpo(
     network = trainable(policy.network, config.lora, rng=run.rng("adapter"), device=run.device)
     most = max((len(ranking.answers) for ranking in rankings), default=1)
     texts = config.largest(run.accelerator.num_processes, most)
-    check_memory("dpo", [(network, config.optimizer.kind)], [policy.network], texts, **run.place)
-    fit = Fit(run, network, config.optimizer, num_updates=num_steps)
+    recompute = check_memory("dpo", [(network, config.optimizer.kind)], [policy.network], texts, **run.place)
+    fit = Fit(run, network, config.optimizer, num_updates=num_steps, recompute=recompute)
     reference = shared_copy(policy.network).to(run.device)  # type: ignore[arg-type]
 
     for step in run.steps(num_steps, {"fit": fit}, name="dpo"):

@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from rlhf_lab.attention import recomputing
 from rlhf_lab.data.batching import Rows
 from rlhf_lab.runs import Run
 
@@ -104,9 +105,19 @@ class _Applied(nn.Module):
 class Fit:
     """A network, its optimizer and the processes that train it together."""
 
-    def __init__(self, run: Run, network: nn.Module, config: OptimizerConfig, *, num_updates: int) -> None:
-        """Prepare `network` on the run's device; `num_updates` is the length of the schedule."""
-        self.run, self.config, self.num_updates = run, config, num_updates
+    def __init__(
+        self, run: Run, network: nn.Module, config: OptimizerConfig, *, num_updates: int, recompute: bool = False
+    ) -> None:
+        """Prepare `network` on the run's device.
+
+        Args:
+            run: Processes, device and precision.
+            network: What learns; a model of Transformers.
+            config: Of the optimizer.
+            num_updates: Length of the schedule.
+            recompute: Layers keep their inputs only, and compute the rest again in the backward.
+        """
+        self.run, self.config, self.num_updates, self.recompute = run, config, num_updates, recompute
         self.network = network.to(run.device)  # type: ignore[arg-type]
         self.updates = 0
         optimizer = new_optimizer(config, [weight for weight in network.parameters() if weight.requires_grad])
@@ -171,10 +182,12 @@ class Fit:
         denominator = self.count(counted)
         total = torch.zeros((), device=self.run.device)
         parts = list(batch.split(micro_batch_size)) if micro_batch_size else [batch]
-        for part in parts[:-1]:
-            with self.run.accelerator.no_sync(self._applied):
-                total += self._backward(loss(part, denominator))
-        total += self._backward(loss(parts[-1], denominator))
+        # Not for good: while a text is written, such layers would refuse the memory of what was read.
+        with recomputing(self.network) if self.recompute else contextlib.nullcontext():  # type: ignore[arg-type]
+            for part in parts[:-1]:
+                with self.run.accelerator.no_sync(self._applied):
+                    total += self._backward(loss(part, denominator))
+            total += self._backward(loss(parts[-1], denominator))
         value = self.run.accelerator.reduce(total, reduction="mean").item()  # type: ignore[union-attr]
         if not math.isfinite(value):
             self._optimizer.zero_grad(set_to_none=True)

@@ -252,11 +252,11 @@ def _models(
     read = [policy.network] + ([reward.network] if isinstance(reward, RewardModel) else [])
     engine = backend.memory(policy.network, run.accelerator.mixed_precision)
     texts = config.largest(run.accelerator.num_processes)
-    check_memory("ppo", learning, read, texts, samples=not engine, engine=engine, **run.place)
+    recompute = check_memory("ppo", learning, read, texts, samples=not engine, engine=engine, **run.place)
     return Models(
-        Fit(run, actor, config.optimizer, num_updates=updates),
+        Fit(run, actor, config.optimizer, num_updates=updates, recompute=recompute),
         Frozen(shared_copy(policy.network).to(run.device)),  # type: ignore[arg-type]
-        Fit(run, critic, config.critic_optimizer, num_updates=updates),
+        Fit(run, critic, config.critic_optimizer, num_updates=updates, recompute=recompute),
         reward,
         backend,
     )

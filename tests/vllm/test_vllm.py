@@ -11,20 +11,26 @@ from typing import Any
 
 import pytest
 
+from rlhf_lab.launch import LaunchCommand, launched
 from rlhf_lab.vllm_backend import VLLMBackend
 from tests.capabilities import ROOT
 
 PYTHON = Path(os.environ.get("RLHF_LAB_VLLM_PYTHON", ROOT / ".venv-vllm" / "bin" / "python"))
-SCRIPT = str(Path(__file__).with_name("rollouts.py"))
+MODULE = "tests.vllm.rollouts"
 with_vllm = [pytest.mark.slow, pytest.mark.alone, pytest.mark.needs("vllm")]
 SAME = ("full weights", "greedy", "crowded", "changed weights", "adapters", "gpt_neox", "gpt2")
 
 
-def made_by(out: Path, *launcher: str) -> dict[str, Any]:
-    """What the script made, started by vLLM's Python or by a launcher of it."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [str(PYTHON), *launcher, SCRIPT, str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+def made_by(out: Path, processes: int = 1, strategy: str = "ddp") -> dict[str, Any]:
+    """What the script made in vLLM's environment; several processes are started as `launch` starts them."""
+    arguments, environment = ["python", "-m", MODULE, str(out)], {"ACCELERATE_USE_CPU": "true"}
+    if processes > 1:
+        command = LaunchCommand(command=(str(out),), num_processes=processes, strategy=strategy, cpu=True)  # type: ignore[arg-type]
+        line, environment = launched(command, num_devices=0)
+        arguments = [MODULE if word == "rlhf_lab.cli" else word for word in line]
+    done = subprocess.run(
+        [str(PYTHON), *arguments[1:]], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return json.loads((out / "made.json").read_text(encoding="utf-8"))
 
@@ -32,12 +38,6 @@ def made_by(out: Path, *launcher: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return made_by(tmp_path_factory.mktemp("alone"))
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0")
-    return made_by(tmp_path_factory.mktemp("two"), *launcher)
 
 
 class TestWithVLLM:
@@ -69,18 +69,23 @@ class TestWithVLLM:
     def test_what_it_cannot_do_is_said(self, alone: dict[str, Any], name: str, words: str) -> None:
         assert words in alone["rollouts"][name]
 
-    @pytest.mark.parametrize("processes", ["alone", "two"])
-    def test_ppo_learns_the_same(self, request: pytest.FixtureRequest, processes: str) -> None:
-        training = request.getfixturevalue(processes)["training"]
-        ours, theirs = training["histories"]["transformers"], training["histories"]["vllm"]
-        assert len(ours) == 3
-        for our, their in zip(ours, theirs, strict=True):
-            assert our == pytest.approx(their, abs=1e-5)
-        assert training["weights"] < 1e-5
+    def test_ppo_learns_the_same(self, alone: dict[str, Any]) -> None:
+        assert_same(alone["training"])
 
-    def test_processes_change_nothing(self, alone: dict[str, Any], two: dict[str, Any]) -> None:
-        ours, theirs = (made["training"]["histories"]["vllm"][-1] for made in (alone, two))
+    @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+    def test_two_processes_change_nothing(self, alone: dict[str, Any], strategy: str, tmp_path: Path) -> None:
+        two = made_by(tmp_path, 2, strategy)["training"]
+        assert_same(two)
+        ours, theirs = (training["histories"]["vllm"][-1] for training in (alone["training"], two))
         assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def assert_same(training: dict[str, Any]) -> None:
+    ours, theirs = training["histories"]["transformers"], training["histories"]["vllm"]
+    assert len(ours) == 3
+    for our, their in zip(ours, theirs, strict=True):
+        assert our == pytest.approx(their, abs=1e-5)
+    assert training["weights"] < 1e-5
 
 
 def test_without_vllm_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def merged(network: PreTrainedModel) -> PreTrainedModel:
 
 def merged_weights(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and weights of the network that `merged` would make, one by one: no second network is in memory."""
-    for name, weight in network.named_parameters():
+    for name, weight in network.named_parameters(remove_duplicate=False):
         if _MARK in name:
             continue
         owner, base, own = name.rpartition("base_layer.")

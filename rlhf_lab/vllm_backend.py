@@ -11,16 +11,18 @@ Reference: Kwon et al. 2023, arXiv:2309.06180.
 # pyright: reportMissingImports=false
 # vLLM asks for other versions than the development environment has, so no tool sees it there.
 
+import contextlib
 import copy
 import functools
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -141,6 +143,7 @@ class VLLMBackend:
                 tempfile.TemporaryDirectory() as folder,
                 torch.random.fork_rng(),
                 torch.autocast(network.device.type, enabled=False),
+                _lent(type(network.base_model)),
             ):
                 config = copy.deepcopy(network.config)
                 config.architectures = config.architectures or [type(network).__name__]  # A saved one's says it.
@@ -181,6 +184,33 @@ class VLLMBackend:
         bytes_per_token = 2 * config.num_hidden_layers * heads * size * _dtype(network).itemsize
         # Memory is given out in blocks, so not every last token of it can be had.
         return min(config.max_position_embeddings, int(0.9 * self.cache_gb * 1e9 / bytes_per_token))
+
+
+_LENT: dict[type, tuple[Any, Any]] = {}
+"""Classes of Transformers, and how vLLM makes and calls its networks of them."""
+
+
+@contextlib.contextmanager
+def _lent(kind: Any) -> Iterator[None]:
+    """Within, vLLM may change a class of Transformers, as it does where it has no network of its own: GPT-NeoX, say.
+
+    Afterwards the class is what it was, but for the networks that vLLM made of it. Ours would fail otherwise.
+    """
+    own = kind.__init__, kind.__call__
+    if kind in _LENT:
+        kind.__init__, kind.__call__ = _LENT[kind]
+    try:
+        yield
+    finally:
+        theirs = kind.__init__, kind.__call__
+        if theirs != own:
+            _LENT[kind] = theirs
+
+            def call(network: nn.Module, *args: Any, **settings: Any) -> Any:
+                is_theirs = "do_not_compile" in vars(network)  # What their way to make one leaves there.
+                return (theirs[1] if is_theirs else nn.Module.__call__)(network, *args, **settings)
+
+            kind.__init__, kind.__call__ = own[0], call
 
 
 def _refusal(what: str, network: PreTrainedModel, error: Exception) -> ValueError:

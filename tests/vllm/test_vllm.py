@@ -62,7 +62,7 @@ class TestWithVLLM:
         ("name", "words"),
         [
             ("unasked", "call follow(network) before sample"),
-            ("too long", "tokens, and the engine holds 512; shorten them, or raise cache_gb"),
+            ("too long", "tokens, and the engine holds 1024; shorten them, or raise cache_gb"),
             ("heads of 4", "vLLM cannot write with this LlamaForCausalLM here (RuntimeError"),
         ],
     )
@@ -72,9 +72,8 @@ class TestWithVLLM:
     def test_ppo_learns_the_same(self, alone: dict[str, Any]) -> None:
         assert_same(alone["training"])
 
-    @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-    def test_two_processes_change_nothing(self, alone: dict[str, Any], strategy: str, tmp_path: Path) -> None:
-        two = made_by(tmp_path, 2, strategy)["training"]
+    def test_two_processes_that_share_their_weights_change_nothing(self, alone: dict[str, Any], tmp_path: Path) -> None:
+        two = made_by(tmp_path, 2, "fsdp2")["training"]
         assert_same(two)
         ours, theirs = (training["histories"]["vllm"][-1] for training in (alone["training"], two))
         assert ours == pytest.approx(theirs, abs=1e-5)

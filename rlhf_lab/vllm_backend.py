@@ -40,7 +40,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-_PROGRESS = functools.partial(tqdm, delay=2, leave=False)
+_PROGRESS = functools.partial(tqdm, leave=False)
 _ROOM = 1e9
 """Bytes that the engine takes besides weights and cache, roughly."""
 
@@ -123,7 +123,8 @@ class VLLMBackend:
         engine, self._engine = self._engine, None  # Cut off, it would answer the rest of these requests next time.
         try:
             with torch.autocast(network.device.type, enabled=False):
-                answers = engine.generate(requests, settings, use_tqdm=_PROGRESS)
+                show = _PROGRESS if len(requests) > self.max_sequences else False
+                answers = engine.generate(requests, settings, use_tqdm=show)
         except Exception as error:  # Whatever its kernels raise.
             raise _refusal("write with", network, error) from error
         self._engine = engine

@@ -304,9 +304,8 @@ def best_of_n_rows(
     groups = generate(policy, prompts, sampling, num_candidates=num_samples, rng=rng, backend=backend)
     repeated = [prompt for prompt in prompts for _ in range(num_samples)]
     flat = [text for group in groups for text in group]
-    shape = (len(prompts), num_samples)
-    proxy_scores = scores_of(proxy, repeated, flat).numpy().reshape(shape)
-    gold_scores = scores_of(gold_judge(), repeated, flat).numpy().reshape(shape)
+    proxy_scores = scores_of(proxy, repeated, flat).numpy().reshape(len(prompts), num_samples)
+    gold_scores = scores_of(gold_judge(), repeated, flat).numpy().reshape(len(prompts), num_samples)
     return [
         {
             "method": "best_of_n",

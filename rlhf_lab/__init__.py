@@ -96,8 +96,8 @@ _HOMES = {
     "rlhf_lab.training.fit": ("OptimizerConfig",),
     "rlhf_lab.training.ppo": ("PPOConfig", "ppo", "ppo_config"),
     "rlhf_lab.training.reward_model": ("RewardModelConfig", "reward_model_config", "train_reward_model"),
-    "rlhf_lab.vllm_backend": ("VLLMBackend",),
     "rlhf_lab.training.supervised": ("PretrainConfig", "SFTConfig", "pretrain", "sft", "sft_config"),
+    "rlhf_lab.vllm_backend": ("VLLMBackend",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]

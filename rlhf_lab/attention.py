@@ -158,9 +158,8 @@ def recomputing(network: PreTrainedModel) -> Iterator[None]:
     Reference:
         Chen et al. 2016, arXiv:1604.06174.
     """
-    kind = (
-        "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"
-    )  # Until Transformers 5.20
+    # Before Transformers 5.20 it had the other name.
+    kind = "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"
     # PyTorch's newer way, in which an input that needs no gradient, as that of a frozen base, is none.
     getattr(network, f"{kind}_checkpointing_enable")({"use_reentrant": False})
     try:

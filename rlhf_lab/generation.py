@@ -6,7 +6,7 @@ give the same text, however the rows are split over batches and processes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,30 +51,48 @@ class Rollout(Candidates):
     """True where EOS was written within the limit."""
 
 
-@torch.no_grad()
-def sample(
-    network: PreTrainedModel,
-    prompt: Int[Tensor, "batch prompt"],
-    prompt_mask: Bool[Tensor, "batch prompt"],
-    *,
-    eos_token_id: int,
-    num_candidates: int,
-    config: SamplingConfig,
-    uniforms: Float[Tensor, "batch candidates max_response"],
-) -> Rollout:
-    """K responses to each prompt, up to EOS or the limit.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be written: K responses to each prompt, up to EOS or the limit."""
 
-    Args:
-        network: A causal language model.
-        prompt: Padded on the left.
-        prompt_mask: True on real tokens.
-        eos_token_id: Ends a response, and belongs to it.
-        num_candidates: K.
-        config: Temperature, top-p, limit.
-        uniforms: One number in [0, 1) for each token that may be written.
-    """
-    batch, limit = prompt.shape[0], config.max_response_tokens
-    uniforms = uniforms.flatten(0, 1)
+    prompt: Int[Tensor, "batch prompt"]
+    """Padded on the left."""
+    prompt_mask: Bool[Tensor, "batch prompt"]
+    """True on real tokens."""
+    uniforms: Float[Tensor, "batch candidates max_response"]
+    """One number in [0, 1) for each token that may be written."""
+    config: SamplingConfig
+    eos_token_id: int
+    """Ends a response, and belongs to it."""
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Any,
+        prompts: list[str],
+        uniforms: Float[Tensor, "batch candidates max_response"],
+        config: SamplingConfig,
+        *,
+        max_prompt_tokens: int,
+        device: torch.device,
+    ) -> "Request":
+        """For texts, of which longer ones than `max_prompt_tokens` are cut inside the post."""
+        prompt, mask = encode_prompts(tokenizer, prompts, max_prompt_tokens=max_prompt_tokens)
+        return cls(
+            prompt=prompt.to(device),
+            prompt_mask=mask.to(device),
+            uniforms=uniforms.to(device),
+            config=config,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+
+
+@torch.no_grad()
+def sample(network: PreTrainedModel, request: Request) -> Rollout:
+    """What `network`, a causal language model, answers to `request`."""
+    prompt, prompt_mask, config = request.prompt, request.prompt_mask, request.config
+    (batch, num_candidates), limit = request.uniforms.shape[:2], config.max_response_tokens
+    uniforms = request.uniforms.flatten(0, 1)
     reader = reader_of(network, prompt, prompt_mask, num_candidates=num_candidates, limit=limit)
     hidden = reader.start()
     tokens = prompt.new_zeros(len(uniforms), limit)
@@ -85,7 +103,7 @@ def sample(
         token = choose(vocabulary_head(network)(hidden).float(), uniforms[rows, step], config)
         mask[:, step] = unfinished
         tokens[rows, step] = torch.where(unfinished[rows], token, 0)
-        unfinished[rows] &= token != eos_token_id
+        unfinished[rows] &= token != request.eos_token_id
         going = unfinished[rows]
         num_going = int(going.sum())  # The one number that a step waits for.
         if step + 1 == limit or not num_going:
@@ -119,17 +137,7 @@ class Backend(Protocol):
         """Take note that `network` has changed."""
         ...
 
-    def sample(
-        self,
-        network: PreTrainedModel,
-        prompt: Int[Tensor, "batch prompt"],
-        prompt_mask: Bool[Tensor, "batch prompt"],
-        *,
-        eos_token_id: int,
-        num_candidates: int,
-        config: SamplingConfig,
-        uniforms: Float[Tensor, "batch candidates max_response"],
-    ) -> Rollout:
+    def sample(self, network: PreTrainedModel, request: Request) -> Rollout:
         """As the function `sample`."""
         ...
 
@@ -202,7 +210,7 @@ def generate(
         raise ValueError(f"num_candidates must be at least 1, not {num_candidates}.")
     config = config or SamplingConfig()
     rng = rng or torch.Generator().manual_seed(0)
-    device = policy.network.device
+    settings: dict[str, Any] = {"max_prompt_tokens": max_prompt_tokens, "device": policy.network.device}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts: list[list[str]] = [[] for _ in prompts]
     backend = backend or TransformersBackend()
@@ -210,18 +218,9 @@ def generate(
     size = len(order) if backend.queues else max(1, batch_size // num_candidates)
     for start in tqdm(range(0, len(order), max(1, size)), desc="writing", delay=2, leave=False):
         rows = order[start : start + size]
-        prompt, mask = encode_prompts(
-            policy.tokenizer, [prompts[row] for row in rows], max_prompt_tokens=max_prompt_tokens
-        )
-        rollout = backend.sample(
-            policy.network,
-            prompt.to(device),
-            mask.to(device),
-            eos_token_id=policy.tokenizer.eos_token_id,  # type: ignore[arg-type]
-            num_candidates=num_candidates,
-            config=config,
-            uniforms=torch.rand(len(rows), num_candidates, config.max_response_tokens, generator=rng).to(device),
-        )
+        uniforms = torch.rand(len(rows), num_candidates, config.max_response_tokens, generator=rng)
+        request = Request.of(policy.tokenizer, [prompts[row] for row in rows], uniforms, config, **settings)
+        rollout = backend.sample(policy.network, request)
         for row, group in zip(rows, decode_responses(policy.tokenizer, rollout), strict=True):
             texts[row] = group
     return texts

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from rlhf_lab.adapters import merged_weights
-from rlhf_lab.generation import Rollout, SamplingConfig, choose
+from rlhf_lab.generation import Request, Rollout, choose
 
 _ENVIRONMENT = {
     # The weights are handed over as they are in memory: nothing may lie between the engine and this process.
@@ -88,18 +88,8 @@ class VLLMBackend:
         self._engine.reset_prefix_cache()
 
     @torch.no_grad()
-    def sample(
-        self,
-        network: PreTrainedModel,
-        prompt: Int[Tensor, "batch prompt"],
-        prompt_mask: Bool[Tensor, "batch prompt"],
-        *,
-        eos_token_id: int,
-        num_candidates: int,
-        config: SamplingConfig,
-        uniforms: Float[Tensor, "batch candidates max_response"],
-    ) -> Rollout:
-        """K responses to each prompt, by the weights last followed; the arguments are those of `generation.sample`.
+    def sample(self, network: PreTrainedModel, request: Request) -> Rollout:
+        """What the weights that were last followed answer.
 
         Raises:
             ValueError: A prompt and its response are longer than the engine's memory or the network allow, or vLLM
@@ -108,23 +98,22 @@ class VLLMBackend:
         """
         if self._engine is None:
             raise RuntimeError("the engine has no weights; call follow(network) before sample.")
-        if (length := int(prompt_mask.sum(-1).max()) + config.max_response_tokens) > self._limit:
+        if (length := int(request.prompt_mask.sum(-1).max()) + request.config.max_response_tokens) > self._limit:
             raise ValueError(
                 f"a prompt with its response takes up to {length} tokens, and the engine holds {self._limit}; "
                 f"shorten them, or raise cache_gb (now {self.cache_gb})."
             )
-        asked = [row[mask].tolist() for row, mask in zip(prompt, prompt_mask, strict=True)]
-        requests = [{"prompt_token_ids": tokens} for tokens in asked for _ in range(num_candidates)]
-        settings = [_settings(row, config, eos_token_id) for row in uniforms.flatten(0, 1).cpu()]
-        written = self._written(network, requests, settings)
-        return _rollout(prompt, prompt_mask, written, num_candidates)
+        asked = [row[mask].tolist() for row, mask in zip(request.prompt, request.prompt_mask, strict=True)]
+        prompts = [{"prompt_token_ids": tokens} for tokens in asked for _ in range(request.uniforms.shape[1])]
+        settings = [_settings(row, request) for row in request.uniforms.flatten(0, 1).cpu()]
+        return _rollout(request, self._written(network, prompts, settings))
 
-    def _written(self, network: PreTrainedModel, requests: list[Any], settings: list[Any]) -> list[Any]:
-        engine, self._engine = self._engine, None  # Cut off, it would answer the rest of these requests next time.
+    def _written(self, network: PreTrainedModel, prompts: list[Any], settings: list[Any]) -> list[Any]:
+        engine, self._engine = self._engine, None  # Cut off, it would answer the rest of these prompts next time.
         try:
             with torch.autocast(network.device.type, enabled=False):
-                show = _PROGRESS if len(requests) > self.max_sequences else False
-                answers = engine.generate(requests, settings, use_tqdm=show)
+                show = _PROGRESS if len(prompts) > self.max_sequences else False
+                answers = engine.generate(prompts, settings, use_tqdm=show)
         except Exception as error:  # Whatever its kernels raise.
             raise _refusal("write with", network, error) from error
         self._engine = engine
@@ -231,16 +220,16 @@ def _dtype(network: PreTrainedModel) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else network.dtype
 
 
-def _settings(uniforms: Float[Tensor, " max_response"], config: SamplingConfig, eos_token_id: int) -> Any:
+def _settings(uniforms: Float[Tensor, " max_response"], request: Request) -> Any:
     from vllm import SamplingParams
 
     return SamplingParams(
         temperature=0.0,
-        max_tokens=config.max_response_tokens,
-        stop_token_ids=[eos_token_id],
+        max_tokens=request.config.max_response_tokens,
+        stop_token_ids=[request.eos_token_id],
         ignore_eos=True,  # What the network's config calls so; the tokenizer's counts.
         detokenize=False,
-        extra_args={"uniforms": uniforms.tolist(), "config": config},
+        extra_args={"uniforms": uniforms.tolist(), "config": request.config},
     )
 
 
@@ -275,20 +264,15 @@ def _processor() -> type:
     return Chosen
 
 
-def _rollout(
-    prompt: Int[Tensor, "batch prompt"],
-    prompt_mask: Bool[Tensor, "batch prompt"],
-    written: list[Any],
-    num_candidates: int,
-) -> Rollout:
+def _rollout(request: Request, written: list[Any]) -> Rollout:
     tokens = pad_sequence([torch.tensor(one.token_ids) for one in written], batch_first=True)
     lengths = torch.tensor([len(one.token_ids) for one in written])
     mask = torch.arange(tokens.shape[1]) < lengths[:, None]
-    shape = (len(prompt), num_candidates)
+    shape, device = request.uniforms.shape[:2], request.prompt.device
     return Rollout(
-        prompt=prompt,
-        prompt_mask=prompt_mask,
-        responses=tokens.view(*shape, -1).to(prompt.device),
-        response_mask=mask.view(*shape, -1).to(prompt.device),
-        finished=torch.tensor([one.finish_reason == "stop" for one in written]).view(shape).to(prompt.device),
+        prompt=request.prompt,
+        prompt_mask=request.prompt_mask,
+        responses=tokens.view(*shape, -1).to(device),
+        response_mask=mask.view(*shape, -1).to(device),
+        finished=torch.tensor([one.finish_reason == "stop" for one in written]).view(shape).to(device),
     )

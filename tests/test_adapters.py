@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rlhf_lab.adapters import LoRAConfig, has_lora, merged, shared_copy, with_lora
+from rlhf_lab.adapters import LoRAConfig, has_lora, merged, merged_weights, shared_copy, with_lora
 from rlhf_lab.experiments.pretraining import train_tokenizer
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.models import Policy, RewardModel, copy_network, new_critic, new_reward_model
@@ -74,6 +74,10 @@ def test_merged_is_the_same_function_on_weights_of_its_own(architecture: str) ->
     torch.testing.assert_close(logits(whole), logits(adapted), atol=1e-5, rtol=1e-5)
     assert not has_lora(whole) and not places(whole) & places(adapted)
     assert whole.state_dict().keys() == network_of(architecture).state_dict().keys()
+    one_by_one = dict(merged_weights(adapted))
+    assert one_by_one.keys() == {name for name, _ in whole.named_parameters(remove_duplicate=False)}
+    for name, weight in one_by_one.items():
+        torch.testing.assert_close(weight, whole.get_parameter(name))
     assert has_lora(adapted)
 
 

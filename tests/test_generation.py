@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from rlhf_lab.data.batching import encode_prompts
 from rlhf_lab.experiments.pretraining import train_tokenizer
-from rlhf_lab.generation import Rollout, SamplingConfig, best_of_n, choose, generate, sample
+from rlhf_lab.generation import Request, Rollout, SamplingConfig, best_of_n, choose, generate, sample
 from rlhf_lab.models import Policy, new_policy
 from tests.networks import architectures, bigram_network, random_network, seeded
 
@@ -42,10 +42,9 @@ def uniforms_for(prompts: Sequence[Any], config: SamplingConfig, num_candidates:
 def write(
     network: PreTrainedModel, prompts: Sequence[Sequence[int]], config: SamplingConfig, uniforms: Tensor
 ) -> Rollout:
-    num_candidates = uniforms.shape[1]
-    return sample(
-        network, *padded(prompts), eos_token_id=EOS, num_candidates=num_candidates, config=config, uniforms=uniforms
-    )
+    prompt, mask = padded(prompts)
+    request = Request(prompt=prompt, prompt_mask=mask, eos_token_id=EOS, config=config, uniforms=uniforms)
+    return sample(network, request)
 
 
 def written(rollout: Rollout) -> list[list[list[int]]]:
@@ -229,7 +228,8 @@ def test_generated_texts_are_the_decoded_samples(policy: Policy) -> None:
     prompt, mask = encode_prompts(policy.tokenizer, TEXTS[:1], max_prompt_tokens=99)
     eos = policy.tokenizer.eos_token_id
     uniforms = torch.rand(1, 3, SHORT.max_response_tokens, generator=seeded(2))
-    rollout = sample(policy.network, prompt, mask, eos_token_id=eos, num_candidates=3, config=SHORT, uniforms=uniforms)
+    request = Request(prompt=prompt, prompt_mask=mask, eos_token_id=eos, config=SHORT, uniforms=uniforms)
+    rollout = sample(policy.network, request)
     expected = [policy.tokenizer.decode([token for token in tokens if token != eos]) for tokens in written(rollout)[0]]
     assert generate(policy, TEXTS[:1], SHORT, num_candidates=3, rng=seeded(2)) == [expected]
 

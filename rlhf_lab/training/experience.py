@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rlhf_lab.data.batching import Candidates, decode_responses, encode_prompts
+from rlhf_lab.data.batching import Candidates, decode_responses
 from rlhf_lab.equations.policy_gradient import gae, kl_shaped_rewards, replace_missing_eos_score
 from rlhf_lab.equations.sequence import masked_whiten
 from rlhf_lab.feedback import Reward, scores_of
-from rlhf_lab.generation import Backend, Rollout, SamplingConfig, TransformersBackend
+from rlhf_lab.generation import Backend, Request, Rollout, SamplingConfig, TransformersBackend
 from rlhf_lab.models import RewardModel
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs, candidate_scores, candidate_values
@@ -151,16 +151,9 @@ def collect(
         size = len(asked) if models.backend.queues else batch_size
         for start in range(mine.start, mine.stop, size):
             rows = slice(start, min(start + size, mine.stop))
-            prompt, mask = encode_prompts(tokenizer, asked[rows], max_prompt_tokens=max_prompt_tokens)
-            rollout = models.policy(
-                models.backend.sample,
-                prompt.to(run.device),
-                mask.to(run.device),
-                eos_token_id=tokenizer.eos_token_id,
-                num_candidates=num_candidates,
-                config=sampling,
-                uniforms=uniforms[rows].to(run.device),
-            )
+            settings = {"max_prompt_tokens": max_prompt_tokens, "device": run.device}
+            request = Request.of(tokenizer, asked[rows], uniforms[rows], sampling, **settings)
+            rollout = models.policy(models.backend.sample, request)
             kind = {"missing_eos_score": missing_eos_score, "temperature": sampling.temperature}
             parts.append(assess(rollout, asked[rows], models, tokenizer, batch_size=batch_size, **kind))
     return gathered(parts, run.accelerator)[:number]

@@ -15,8 +15,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaC
 
 from rlhf_lab import LoRAConfig, SamplingConfig, load_base, load_tldr
 from rlhf_lab.adapters import with_lora
-from rlhf_lab.data.batching import encode_prompts
-from rlhf_lab.generation import Backend, TransformersBackend, best_of_n, generate
+from rlhf_lab.generation import Backend, Request, TransformersBackend, best_of_n, generate
 from rlhf_lab.models import Policy
 from rlhf_lab.runs import Run
 from rlhf_lab.training.fit import OptimizerConfig
@@ -30,15 +29,12 @@ CANDIDATES = 3
 
 def differences(backend: Backend, policy: Policy, prompts: list[str], config: SamplingConfig = SAMPLING) -> int:
     """Responses of which a token, the mask or the end differs from Transformers'."""
-    prompt, mask = encode_prompts(policy.tokenizer, prompts, max_prompt_tokens=96)
     uniforms = torch.rand(
         len(prompts), CANDIDATES, config.max_response_tokens, generator=torch.Generator().manual_seed(1)
     )
-    settings: dict[str, Any] = {"num_candidates": CANDIDATES, "config": config, "uniforms": uniforms}
-    made = [
-        writer.sample(policy.network, prompt, mask, eos_token_id=policy.tokenizer.eos_token_id, **settings)
-        for writer in (TransformersBackend(), backend)
-    ]
+    place: dict[str, Any] = {"max_prompt_tokens": 96, "device": policy.network.device}
+    request = Request.of(policy.tokenizer, prompts, uniforms, config, **place)
+    made = [writer.sample(policy.network, request) for writer in (TransformersBackend(), backend)]
     if made[0].responses.shape != made[1].responses.shape:
         return len(uniforms.flatten(0, 1))
     same = [(getattr(made[0], name) == getattr(made[1], name)) for name in ("responses", "response_mask")]

@@ -21,11 +21,11 @@ with_vllm = [pytest.mark.slow, pytest.mark.alone, pytest.mark.needs("vllm")]
 SAME = ("full weights", "greedy", "crowded", "changed weights", "adapters", "gpt_neox", "gpt2")
 
 
-def made_by(out: Path, processes: int = 1, strategy: str = "ddp") -> dict[str, Any]:
-    """What the script made in vLLM's environment; several processes are started as `launch` starts them."""
+def made_by(out: Path, processes: int = 1) -> dict[str, Any]:
+    """What the script made in vLLM's environment; several processes share its weights, as `launch` starts them."""
     arguments, environment = ["python", "-m", MODULE, str(out)], {"ACCELERATE_USE_CPU": "true"}
     if processes > 1:
-        command = LaunchCommand(command=(str(out),), num_processes=processes, strategy=strategy, cpu=True)  # type: ignore[arg-type]
+        command = LaunchCommand(command=(str(out),), num_processes=processes, strategy="fsdp2", cpu=True)
         line, environment = launched(command, num_devices=0)
         arguments = [MODULE if word == "rlhf_lab.cli" else word for word in line]
     done = subprocess.run(
@@ -73,7 +73,7 @@ class TestWithVLLM:
         assert_same(alone["training"])
 
     def test_two_processes_that_share_their_weights_change_nothing(self, alone: dict[str, Any], tmp_path: Path) -> None:
-        two = made_by(tmp_path, 2, "fsdp2")["training"]
+        two = made_by(tmp_path, 2)["training"]
         assert_same(two)
         ours, theirs = (training["histories"]["vllm"][-1] for training in (alone["training"], two))
         assert ours == pytest.approx(theirs, abs=1e-5)

@@ -1,11 +1,15 @@
 """What there is to run on: processes by Accelerate, the precision that a device has, and its memory."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+
+_ENGINES = {"DEEPSPEED": "DeepSpeed", "MEGATRON_LM": "Megatron-LM"}
+"""Engines that take over the update of the one network that they serve, by Accelerate's flags."""
 
 
 def new_accelerator(folder: Path | None, mixed_precision: str | None) -> Accelerator:
@@ -16,14 +20,31 @@ def new_accelerator(folder: Path | None, mixed_precision: str | None) -> Acceler
         mixed_precision: "no" or "bf16"; None leaves it to `accelerate launch`.
 
     Raises:
-        ValueError: The device lacks the precision, or we do.
+        ValueError: The device lacks the precision, or we do; or processes are to work together as we cannot.
     """
+    _check_engine(os.environ)
     accelerator = Accelerator(
         mixed_precision=mixed_precision, log_with="tensorboard" if folder else None, project_dir=folder
     )
     check_precision(accelerator.mixed_precision, accelerator.device)
     _shard_on_cpu(accelerator)
     return accelerator
+
+
+def _check_engine(environment: Mapping[str, str]) -> None:
+    """Refuse engines of `accelerate launch` that `training.fit.Fit` does not serve, before they are loaded."""
+
+    def asked(name: str) -> bool:
+        return environment.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
+
+    engine = next((name for flag, name in _ENGINES.items() if asked(flag)), None)
+    if engine is None and asked("FSDP") and environment.get("FSDP_VERSION", "1") != "2":
+        engine = "FSDP of version 1"
+    if engine:
+        raise ValueError(
+            f"{engine} is not supported: PPO trains two networks, and each with an update of its own; choose DDP, or "
+            f"FSDP2 for networks that are shared among processes (rlhf-lab launch --strategy fsdp2)."
+        )
 
 
 def check_precision(mixed_precision: str, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
     rlhf-lab launch --num-processes 8 --strategy fsdp2 -- tldr --scale gpu --out runs/gpu
 
-What is more than this (DeepSpeed, several machines, offloading) is said in a file that `accelerate config` writes.
+What is more than this (several machines, offloading by FSDP2) is said in a file that `accelerate config` writes.
 """
 
 import os
@@ -41,7 +41,7 @@ class LaunchCommand:
     cpu: bool = False
     """Processes on the CPU, to try a job without GPUs."""
     config_file: str | None = None
-    """Of `accelerate config`: DeepSpeed, several machines, and all else; the options here come on top."""
+    """Of `accelerate config`: several machines, and all else; the options here come on top."""
 
 
 def run_launch(argv: Sequence[str]) -> int:

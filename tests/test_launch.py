@@ -29,8 +29,8 @@ def test_all_gpus_share_the_weights() -> None:
 
 
 def test_a_file_of_accelerate_says_the_rest(tmp_path: Path) -> None:
-    file = tmp_path / "deepspeed.yaml"
-    file.write_text("distributed_type: DEEPSPEED\n")
+    file = tmp_path / "machines.yaml"
+    file.write_text("distributed_type: MULTI_GPU\n")
     arguments, environment = launched(LaunchCommand(command=JOB, config_file=str(file)), num_devices=0)
     assert list(arguments[1:5]) == ["-m", "accelerate.commands.launch", "--config_file", str(file)]
     assert not environment

@@ -109,6 +109,24 @@ def test_a_precision_that_is_not_ours_is_refused(precision: str) -> None:
         check_precision(precision, torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("environment", "engine"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "FSDP of version 1"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP of version 1"),
+    ],
+)
+def test_an_engine_that_is_not_ours_is_refused(
+    environment: dict[str, str], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"^{engine} is not supported: .* .rlhf-lab launch --strategy fsdp2."):
+        Run()
+
+
 def test_a_precision_that_the_gpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")

@@ -119,13 +119,16 @@ class SharedPrompts:
             assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
             ((keys,), (values,)) = (grid.spread(part[0]) for part in (layer.keys, layer.values))
             self._memory.append((keys, values))
-        self._is_padding = prompts < 0
+        self._is_padding = (prompts < 0)[:, None, None]
         self._slots = torch.arange(len(mask) * num_candidates, device=mask.device)
 
     def keep(self, going: Bool[Tensor, " rows"]) -> None:
         """Go on with some continuations; a prompt that nobody continues is forgotten."""
-        prompt, candidate = self._slots[going] // self._count, self._slots[going] % self._count
-        kept, number = prompt.unique(return_inverse=True)
+        prompt = self._slots[going] // self._count
+        kept, number, counts = prompt.unique(return_inverse=True, return_counts=True)
+        # Continuations of a prompt stand together, so that each has as many before it as there are since the first.
+        candidate = torch.arange(len(number), device=number.device) - (counts.cumsum(0) - counts)[number]
+        self._count = int(counts.max())
         self._slots = number * self._count + candidate
         if len(kept) < len(self._is_padding):
             self._memory = [(keys[kept], values[kept]) for keys, values in self._memory]
@@ -146,15 +149,16 @@ class SharedPrompts:
         rows, heads, _, size = query.shape
         # Heads that share their keys are alike to candidates that share their prompt.
         query = query.view(rows, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
-        on_prompt = self._ungrouped(self._grouped(query) @ keys.transpose(-1, -2))
-        on_prompt = on_prompt.masked_fill(self._is_padding[self._slots // self._count][:, None, None], -torch.inf)
-        weights = torch.cat([on_prompt, query @ key.transpose(-1, -2)], dim=-1).softmax(-1, dtype=torch.float32)
-        of_prompt, of_own = weights.to(value.dtype).split([keys.shape[-2], key.shape[-2]], dim=-1)
-        seen = self._ungrouped(self._grouped(of_prompt) @ values) + of_own @ value
+        on_prompt = self._grouped(query) @ keys.transpose(-1, -2)
+        on_own = self._grouped(query @ key.transpose(-1, -2))
+        scores = torch.cat([on_prompt.masked_fill_(self._is_padding, -torch.inf), on_own], dim=-1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        of_prompt, of_own = weights.split([keys.shape[-2], key.shape[-2]], dim=-1)
+        seen = self._ungrouped(of_prompt @ values) + self._ungrouped(of_own) @ value
         return seen.reshape(rows, 1, heads, size)
 
     def _grouped(self, tensor: Float[Tensor, "rows heads group size"]) -> Float[Tensor, "batch heads many size"]:
-        """All continuations of a prompt together; those that have ended are zeros."""
+        """All continuations of a prompt together; where a prompt has fewer than others, zeros."""
         slots = len(self._is_padding) * self._count
         if len(self._slots) < slots:
             tensor = tensor.new_zeros(slots, *tensor.shape[1:]).index_copy(0, self._slots, tensor)

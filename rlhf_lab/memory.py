@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from rlhf_lab.attention import recomputing
 from rlhf_lab.devices import available_memory
 from rlhf_lab.equations.sequence import token_logprobs
-from rlhf_lab.scoring import score_head, vocabulary_head
+from rlhf_lab.scoring import score_head, targets_at_once, vocabulary_head
 
 BYTES_OF_MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.03, "adamw_paged": 0.0, "adamw_8bit_paged": 0.0}
 """AdamW's for each trained number, by the kind of optimizer; what is paged leaves where there is no room for it. Of
@@ -270,9 +270,11 @@ def _forward(network: PreTrainedModel, texts: Texts) -> Iterator[torch.Tensor]:
     if network.get_output_embeddings() is None:
         yield score_head(network)(hidden[:, -written:].to(score_head(network).weight.dtype)).float()
         return
-    logits = vocabulary_head(network)(hidden[:, -written - 1 : -1]).float()
+    # Those of a chunk only: the others' are not there yet, or no longer.
+    at_once = targets_at_once(network)
+    logits = vocabulary_head(network)(hidden[:, -written - 1 : -1].flatten(0, 1)[:at_once]).float()
     yield logits
-    yield token_logprobs(logits, tokens[:, -written:])
+    yield token_logprobs(logits, tokens[:, -written:].flatten()[:at_once])
 
 
 def _remembered(network: PreTrainedModel, texts: Texts, mixed_precision: str) -> float:

@@ -5,12 +5,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, MambaConfig, MambaForCausalLM, PreTrainedModel
 
+from rlhf_lab import scoring
 from rlhf_lab.attention import can_unpad
 from rlhf_lab.data.batching import Candidates, TokenBatch
+from rlhf_lab.equations.sequence import token_logprobs
 from rlhf_lab.scoring import (
     candidate_logprobs,
     candidate_scores,
     candidate_values,
+    over_vocabulary,
     target_hidden,
     vocabulary_head,
 )
@@ -254,6 +257,45 @@ def test_logits_are_made_for_response_tokens_only(shared_prompt: bool) -> None:
     vectors = count_inputs(network.get_output_embeddings())
     candidate_logprobs(network, some_candidates(), shared_prompt=shared_prompt)
     assert vectors == [WRITTEN]
+
+
+@architectures
+def test_many_logits_are_made_in_chunks_and_change_nothing(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, candidates = language_model(architecture), some_candidates()
+    monkeypatch.setattr(scoring, "MOST_LOGITS", 4 * VOCABULARY + 1)
+    vectors, chunks = count_inputs(network.get_output_embeddings()), [4, 4, 4, 4, 2]
+    actual = candidate_logprobs(network, candidates, temperature=0.5)
+    assert vectors == chunks
+    gradients(network, candidate_logprobs(network, candidates, temperature=0.5))
+    assert sorted(vectors) == sorted(3 * chunks)  # The backward has made them anew.
+    monkeypatch.undo()
+    assert_same(network, actual, candidate_logprobs(network, candidates, temperature=0.5))
+
+
+def test_what_the_backward_of_chunks_keeps_is_no_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, kept = language_model(), list[int]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.shape[-1] if tensor.dim() > 1 else 0)
+        return tensor
+
+    hidden, targets = torch.randn(18, network.config.hidden_size, requires_grad=True), torch.zeros(18).long()
+    for most, holds_logits in ((18 * VOCABULARY, True), (17 * VOCABULARY, False)):
+        monkeypatch.setattr(scoring, "MOST_LOGITS", most)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            over_vocabulary(network, hidden, targets, token_logprobs)
+        assert (VOCABULARY in kept) == holds_logits
+        kept.clear()
+
+
+def test_chunks_without_a_gradient_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, candidates = language_model(), some_candidates()
+    whole = candidate_logprobs(network, candidates)
+    monkeypatch.setattr(scoring, "MOST_LOGITS", 1)  # Fewer than a single target has.
+    vectors = count_inputs(network.get_output_embeddings())
+    with torch.no_grad():
+        torch.testing.assert_close(candidate_logprobs(network, candidates), whole)
+    assert vectors == [1] * WRITTEN
 
 
 @ways_to_read

@@ -23,7 +23,7 @@ from rlhf_lab.memory import Texts, check_memory
 from rlhf_lab.models import Policy, trainable
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
-from rlhf_lab.scoring import target_hidden, vocabulary_head
+from rlhf_lab.scoring import over_vocabulary, target_hidden
 from rlhf_lab.seams import checked
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
@@ -92,8 +92,8 @@ def target_losses(
 
     Only the counted positions reach the vocabulary, so no logits are made for prompts or padding.
     """
-    logits = vocabulary_head(network)(target_hidden(network, batch))
-    return token_loss(logits.float(), batch.tokens[:, 1:][batch.loss_mask[:, 1:]])
+    targets = batch.tokens[:, 1:][batch.loss_mask[:, 1:]]
+    return over_vocabulary(network, target_hidden(network, batch), targets, token_loss)
 
 
 def pretrain(

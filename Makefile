@@ -13,7 +13,7 @@ BENCH_OPTIONS ?=
 export MALLOC_MMAP_THRESHOLD_ ?= 8589934592
 export MALLOC_TRIM_THRESHOLD_ ?= 8589934592
 
-.PHONY: help tldr results release test test-fast test-gpu lint format lab pictures bench scaling trl-oracle nbgrader vllm clean
+.PHONY: help tldr results release test test-fast test-gpu lint format lab pictures bench bench-gpu scaling trl-oracle nbgrader vllm clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile
@@ -74,6 +74,10 @@ trl-oracle: .venv-trl/.installed  ## install TRL 1.12.0 apart, for the tests tha
 bench: .venv/.installed .venv-trl/.installed .venv-peers/.installed  ## measure every stage beside its peer, and write docs/performance.md (half an hour)
 	.venv/bin/python -m benchmarks.run --out docs/performance.json $(BENCH_OPTIONS)
 	.venv/bin/python -m benchmarks.report docs/performance.json
+
+bench-gpu: .venv/.installed .venv-trl/.installed .venv-peers/.installed  ## the same on a GPU at Pythia-1B's shape, in bf16, to docs/performance_gpu.md
+	.venv/bin/python -m benchmarks.run --out docs/performance_gpu.json --sizes pythia-1b --dtype bfloat16 $(BENCH_OPTIONS)
+	.venv/bin/python -m benchmarks.report docs/performance_gpu.json
 
 scaling: .venv/.installed  ## simulate RLHF on up to 4000 GPUs from docs/performance.json, and write docs/scaling.md (a minute)
 	.venv/bin/python -m benchmarks.scaling --out docs/scaling.json

@@ -7,7 +7,7 @@ such as padding, counts as nothing, for ours and for a peer alike.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -51,12 +51,15 @@ class Work:
     """That share a prompt."""
     key_width: int = 0
     """Of all keys of a token together, where several queries share one; 0 is `hidden`."""
+    is_gated: bool = True
+    """Whether the feed-forward has three matrices, or two."""
 
     @property
     def weights(self) -> tuple[int, int]:
         """Of a layer's attention, and of its feed-forward."""
         key_width = self.key_width or self.hidden
-        return 2 * self.hidden * (self.hidden + key_width), 3 * self.hidden * self.intermediate
+        matrices = 3 if self.is_gated else 2
+        return 2 * self.hidden * (self.hidden + key_width), matrices * self.hidden * self.intermediate
 
     def forward(self, wanted: float, targets: float) -> float:
         """FLOPs of reading a prompt and all its responses.
@@ -88,3 +91,29 @@ class Work:
             return language + self.forward(self.responses, 0)
         values, scores = self.forward(written, 0), self.forward(self.responses, 0)
         return 3 * language + values + scores + num_epochs * 3 * (language + values)
+
+    def seconds(
+        self, stage: str, *, prompts: int, batches: int, num_epochs: int, products: float, bandwidth: float, size: int
+    ) -> float:
+        """The least time of a stage on so many prompts or pairs: arithmetic, or memory where writing waits for it.
+
+        Args:
+            stage: See `flops`.
+            prompts: Elements of the whole run.
+            batches: In which they are written; each of their steps reads all weights.
+            num_epochs: Of updates.
+            products: FLOP/s.
+            bandwidth: Bytes/s.
+            size: Bytes of a number.
+        """
+        arithmetic = prompts * self.flops(stage, num_epochs) / products
+        if stage not in ("ppo", "generate", "best_of_n"):
+            return arithmetic
+        written = self.responses * self.response
+        steps = prompts * (self.forward(written, written) - replace(self, responses=0).forward(0, 0)) / products
+        weights = self.layers * sum(self.weights) + self.hidden * self.vocabulary
+        # Each step sees a shared prompt once, and of a response what is there: half of it on average.
+        seen = self.response * (self.prompt + self.responses * self.response / 2)
+        cached = 2 * self.layers * (self.key_width or self.hidden) * seen
+        memory = size * (batches * self.response * weights + prompts * cached) / bandwidth
+        return arithmetic + max(0.0, memory - steps)

@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 
+from benchmarks.workload import PYTHIA, SHAPES
 from rlhf_lab.plots import POLICY, REFERENCE, STYLE
 
 DEMANDED = {
@@ -28,20 +29,26 @@ DEMANDED = {
     "best of 64": 5.0,
 }
 """The speed-up that the kit is to have at hidden sizes 128 to 256."""
+ON_GPU = {"PPO, one response a prompt": 4.0}
+"""At Pythia-1B's shape."""
+SHARES = {"SFT": 0.45, "reward model": 0.45, "DPO": 0.45, "generation": 0.6}
+"""There too: of the peak that the maker of the GPU states, or of the memory's bandwidth."""
+PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
+"""FLOP/s in bf16, of dense products, in NVIDIA's datasheets of the SXM cards."""
 ELEMENTS = {"sft": "examples", "reward": "pairs", "dpo": "pairs", "ppo": "episodes", "generate": "texts"}
 
 PAGE = """# Performance
 
 Every number here is the output of
 
-    make bench
+    make {target}
 
-which measures each stage beside its peer, in turns, with both programs loaded, and writes `docs/performance.json` and
+which measures each stage beside its peer, in turns, with both programs loaded, and writes `docs/{name}.json` and
 this page from it. The same model, rows, batches, updates and precision on both sides; each side runs in an environment
 of its own, with the same memory settings of glibc. A row is the median of {pairs} runs of each side; a ratio is taken
 within a pair.
 
-Machine: {device}, {threads} threads; matrix products {products} GFLOP/s, copying {bandwidth:.0f} GB/s, both measured in
+Machine: {device}, {threads} threads; matrix products {products}, copying {bandwidth:.0f} GB/s, both measured in
 the same run. Python {python}, {packages}. Peers: TRL {trl} (with Transformers {trl_transformers}) and, for PPO, TRL
 {ppo} (with Transformers {ppo_transformers}), the last that has it; Transformers' `generate`.
 
@@ -52,21 +59,25 @@ the same run. Python {python}, {packages}. Peers: TRL {trl} (with Transformers {
 {table}
 
 - *a second*: training examples, pairs, episodes, or texts written.
-- *share*: the arithmetic that the stage cannot do without (real tokens, a shared prompt once, logits for targets, the
-  last feed-forward where it is asked for), over what the machine does in matrix products. Padding counts as nothing.
+- *share*: the time of the arithmetic that the stage cannot do without (real tokens, a shared prompt once, logits for
+  targets, the last feed-forward where it is asked for) at the machine's rate of matrix products, over the time that it
+  took. Padding counts as nothing. Where writing waits for the memory, it is the time of reading weights and cache.
 - *memory*: the most that the process held, and in brackets how much of it came after models were loaded.
 - *asked*: the ratio that the kit set itself.
 
-At hidden size 128 the models are the trained ones that ship, so responses end where they end. At 256 the weights are
-random: every response has the same 24 tokens, and a peer that pads responses loses nothing by it.
+{models}
 
 {short}
 
 {losses}
-
+{growth}"""
+MODELS = """At hidden size 128 the models are the trained ones that ship, so responses end where they end. At 256 the
+weights are random: every response has the same 24 tokens, and a peer that pads responses loses nothing by it."""
+PYTHIA_MODELS = "The models have Pythia's shape and random weights: prompts of 482 to 512 tokens, responses of 53."
+GROWTH = """
 ## How a PPO step grows
 
-{growth}
+![Time and memory of a PPO step]({path})
 
 One step: a rollout of 64 episodes unless the axis says otherwise, two epochs of two minibatches, hidden size 128. On
 the right, what the process held above what it holds with its models loaded.
@@ -85,31 +96,50 @@ def table(result: dict[str, Any]) -> str:
         unit = ELEMENTS.get(settings["stage"], "texts")
         rates = [row["elements"] / side["seconds"] for side in (ours, theirs)]
         memory = [f"{side['peak_mb']:.0f} ({side['peak_mb'] - side['loaded_mb']:.0f})" for side in (ours, theirs)]
-        asked = DEMANDED.get(row["name"])
         lines.append(
             f"| {_hidden(settings['size'])} | {row['name']} | {rates[0]:.0f} {unit} | {rates[1]:.0f} | "
             f"**{statistics.median(row['ratios']):.2f}** ({min(row['ratios']):.2f} to {max(row['ratios']):.2f}) | "
-            f"{asked or ''} | {ours['share']:.0%} | {theirs['share']:.0%} | {memory[0]} | {memory[1]} |"
+            f"{_asked(row) or ''} | {ours['share']:.0%} | {theirs['share']:.0%} | {memory[0]} | {memory[1]} |"
         )
     return "\n".join(lines)
 
 
 def _hidden(size: str) -> int:
-    return {"small": 32, "medium": 64, "large": 128, "wide": 256}[size]
+    return SHAPES[size]["hidden_size"]
+
+
+def _asked(row: dict[str, Any]) -> float:
+    """The speed-up; 0 where none was asked for."""
+    size = row["settings"]["size"]
+    demands = {"large": DEMANDED, "wide": DEMANDED, "pythia-1b": ON_GPU}.get(size, {})
+    return demands.get(row["name"], 0.0)
 
 
 def falls_short(result: dict[str, Any]) -> str:
     """Rows below what was asked, and which share of the machine it would take: a peer near the limit leaves no room."""
     lines = []
     for row in result["compared"]:
-        ratio, asked = statistics.median(row["ratios"]), DEMANDED.get(row["name"], 0.0)
+        ratio, asked = statistics.median(row["ratios"]), _asked(row)
         if ratio < asked:
             needed = row["ours"]["share"] * asked / ratio
             lines.append(
                 f"- {row['name']}, hidden {_hidden(row['settings']['size'])}: {ratio:.2f} of {asked}; ours does "
-                f"{row['ours']['share']:.0%} of the matrix products that the machine can, and would need {needed:.0%}."
+                f"{row['ours']['share']:.0%} of what the machine can, and would need {needed:.0%}."
             )
+        share, asked_share = _share_of_datasheet(row, result["machine"]["device"]), SHARES.get(row["name"], 0.0)
+        if share is not None and share < asked_share:
+            lines.append(f"- {row['name']}: {share:.0%} of the machine's peak, of {asked_share:.0%} that were asked.")
     return "\n".join(["What falls short of what was asked:", "", *lines]) if lines else "Nothing falls short."
+
+
+def _share_of_datasheet(row: dict[str, Any], device: str) -> float | None:
+    """Of the stated peak for training, of the measured bandwidth for writing; None where neither was asked for."""
+    peak = next((rate for name, rate in PEAKS.items() if name in device), None)
+    if row["settings"]["size"] != "pythia-1b" or row["name"] not in SHARES or peak is None:
+        return None
+    if row["name"] == "generation":
+        return row["ours"]["share"]
+    return row["flops"] / row["ours"]["seconds"] / peak
 
 
 def losses(result: dict[str, Any]) -> str:
@@ -144,7 +174,7 @@ def draw_ratios(result: dict[str, Any], path: Path) -> None:
     low, high = (np.array([pick(row["ratios"]) for row in rows]) for pick in (min, max))
     axes.barh(range(len(rows)), middles, color=POLICY, xerr=[middles - low, high - middles], ecolor="#333333")
     for place, row in enumerate(rows):
-        if asked := DEMANDED.get(row["name"]):
+        if asked := _asked(row):
             axes.plot([asked, asked], [place - 0.42, place + 0.42], color="#D55E00", lw=2.5)
     axes.plot([], [], color="#D55E00", lw=2.5, label="what was asked")
     axes.axvline(1, color=REFERENCE, lw=1)
@@ -173,24 +203,27 @@ def draw_growth(growing: dict[str, Sequence[dict[str, float]]], path: Path) -> N
     plt.close(figure)
 
 
-def write(result: dict[str, Any], folder: Path) -> None:
-    """The page and its figures."""
-    machine = result["machine"]
-    figures = folder / "figures" / "performance"
+def write(result: dict[str, Any], path: Path) -> None:
+    """The page, at `path`, and its figures."""
+    machine, sizes = result["machine"], {row["settings"]["size"] for row in result["compared"]}
+    figures = path.parent / "figures" / path.stem
     figures.mkdir(parents=True, exist_ok=True)
     draw_ratios(result, figures / "peers.png")
     growth = ""
     if result["growing"]:
         draw_growth(result["growing"], figures / "growth.png")
-        growth = "![Time and memory of a PPO step](figures/performance/growth.png)"
-    limits = [row["limit"] / 1e9 for row in result["compared"]]
+        growth = GROWTH.format(path=f"figures/{path.stem}/growth.png")
+    limits = [row["limit"] for row in result["compared"]]
+    unit, name = (1e12, "TFLOP/s") if max(limits) > 1e13 else (1e9, "GFLOP/s")
     trl, trl_transformers, _ = machine["peers"]["trl"]
     ppo, ppo_transformers, _ = machine["peers"]["ppo"]
     page = PAGE.format(
+        target="bench-gpu" if sizes <= set(PYTHIA) else "bench",
+        name=path.stem,
         pairs=result["pairs"],
         device=machine["device"],
         threads=machine["threads"],
-        products=f"{min(limits):.0f} to {max(limits):.0f}",
+        products=f"{min(limits) / unit:.0f} to {max(limits) / unit:.0f} {name}",
         bandwidth=machine["bandwidth"] / 1e9,
         python=machine["python"],
         packages=", ".join(f"{name} {number}" for name, number in machine["packages"].items()),
@@ -198,13 +231,14 @@ def write(result: dict[str, Any], folder: Path) -> None:
         trl_transformers=trl_transformers,
         ppo=ppo,
         ppo_transformers=ppo_transformers,
-        figure="![Ratios](figures/performance/peers.png)",
+        figure=f"![Ratios](figures/{path.stem}/peers.png)",
         table=table(result),
+        models=PYTHIA_MODELS if sizes <= set(PYTHIA) else MODELS,
         short=falls_short(result),
         losses=losses(result),
         growth=growth,
     )
-    (folder / "performance.md").write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8")
 
 
 def main() -> None:
@@ -212,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", type=Path, nargs="?", default=Path("docs/performance.json"))
     options = parser.parse_args()
-    write(json.loads(options.figures.read_text(encoding="utf-8")), options.figures.parent)
+    write(json.loads(options.figures.read_text(encoding="utf-8")), options.figures.with_suffix(".md"))
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 
 from benchmarks.limits import Work, bandwidth, product_rate
 from benchmarks.pairs import PYTHONS, Peer, measure, median
-from benchmarks.workload import SHAPES, Settings, rows
+from benchmarks.workload import PYTHIA, SHAPES, Settings, rows
 from rlhf_lab import load_base
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TRAINERS = Peer("TRL", "trl", "trl_trainers.py")
 TRL_PPO = Peer("TRL 1.12.0", "ppo", "trl_ppo.py")
 TRANSFORMERS = Peer("Transformers", "trl", "transformers_generate.py")
@@ -69,7 +70,8 @@ def element_of(settings: Settings, response_tokens: float) -> Work:
         hidden=shape["hidden_size"],
         intermediate=shape["intermediate_size"],
         layers=shape["num_hidden_layers"],
-        vocabulary=len(tokenizer),
+        vocabulary=shape.get("vocab_size", len(tokenizer)),
+        is_gated=settings.size not in PYTHIA,
         prompt=mean("prompt"),
         response=response_tokens,
         responses=count,
@@ -78,13 +80,22 @@ def element_of(settings: Settings, response_tokens: float) -> Work:
 
 def compared(name: str, settings: Settings, peer: Peer, pairs: int) -> dict[str, Any]:
     """Both sides of one row of the table."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    limit = product_rate(getattr(torch, settings.dtype), SHAPES[settings.size]["hidden_size"], device)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
+    limit = product_rate(dtype, SHAPES[settings.size]["hidden_size"], DEVICE)
     sides = measure(settings, peer, pairs)
     ours, theirs = sides["ours"], sides[peer.name]
     element = element_of(settings, ours[0].get("response_tokens", 0.0))
     elements = settings.num_steps * settings.batch_size
-    flops = element.flops(settings.stage, settings.num_epochs) * elements / settings.num_candidates
+    prompts, epochs = elements // settings.num_candidates, settings.num_epochs
+    least = element.seconds(
+        settings.stage,
+        prompts=prompts,
+        batches=settings.num_steps,
+        num_epochs=epochs,
+        products=limit,
+        bandwidth=bandwidth(DEVICE),
+        size=dtype.itemsize,
+    )
     return {
         "name": name,
         "settings": asdict(settings),
@@ -92,19 +103,19 @@ def compared(name: str, settings: Settings, peer: Peer, pairs: int) -> dict[str,
         "elements": elements,
         "prompt_tokens": element.prompt,
         "response_tokens": element.response,
-        "flops": flops,
+        "flops": element.flops(settings.stage, epochs) * prompts,
         "limit": limit,
         "ratios": [their["seconds"] / our["seconds"] for our, their in zip(ours, theirs, strict=True)],
-        "ours": _summary(ours, flops, limit),
-        "theirs": _summary(theirs, flops, limit),
+        "ours": _summary(ours, least),
+        "theirs": _summary(theirs, least),
     }
 
 
-def _summary(runs: Sequence[dict[str, Any]], flops: float, limit: float) -> dict[str, Any]:
+def _summary(runs: Sequence[dict[str, Any]], least: float) -> dict[str, Any]:
     seconds = median(runs, "seconds")
     kept = {name: runs[0][name] for name in ("losses", "score", "kl", "response_tokens") if name in runs[0]}
     memory = {"peak_mb": runs[0]["peak_mb"], "loaded_mb": runs[0]["loaded_mb"]}
-    return {"seconds": seconds, "share": flops / seconds / limit, **memory, **kept}
+    return {"seconds": seconds, "share": least / seconds, **memory, **kept}
 
 
 def growing(settings: Settings, pairs: int) -> dict[str, float]:
@@ -122,13 +133,12 @@ def machine() -> dict[str, Any]:
         name: subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True).stdout.split()
         for name, python in PYTHONS.items()
     }
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return {
-        "device": device,
+        "device": torch.cuda.get_device_name() if DEVICE == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "bandwidth": bandwidth("cuda" if torch.cuda.is_available() else "cpu"),
+        "bandwidth": bandwidth(DEVICE),
         "packages": packages,
         "peers": peers,
     }
@@ -168,9 +178,9 @@ def main() -> None:
         (what, value, changes)
         for what, series in GROWING.items()
         for value, changes in series
-        if (what, value) not in grown
+        if (what, value) not in grown and not options.only and "large" in options.sizes
     ]
-    for what, value, changes in tqdm(points if not options.only else [], desc="growth"):
+    for what, value, changes in tqdm(points, desc="growth"):
         row = {"value": value, **growing(replace(PPO, num_steps=2, **changes), min(3, options.pairs))}
         result["growing"].setdefault(what, []).append(row)
         options.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -178,9 +188,13 @@ def main() -> None:
 
 def _for(size: str, settings: Settings) -> dict[str, Any]:
     """Random weights end no response: they get the length that trained ones have, and there is less time."""
+    is_writing = settings.stage in ("ppo", "generate", "best_of_n")
+    if size in PYTHIA:
+        # TL;DR's lengths; what is learnt from has two short summaries, about 55 tokens, and is never cut.
+        shorter = {"max_response_tokens": 53} if is_writing else {"max_response_tokens": 128, "batch_size": 16}
+        return {"num_steps": 2, "prompt_tokens": (482, 512), **shorter}
     if size != "wide":
         return {}
-    is_writing = settings.stage in ("ppo", "generate", "best_of_n")
     return {"num_steps": max(1, settings.num_steps // 2)} | ({"max_response_tokens": 24} if is_writing else {})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlhf_lab import load_base, load_tldr
 from rlhf_lab.data.batching import query_tokens
@@ -21,9 +21,23 @@ from rlhf_lab.models import MODEL_SIZES, Policy, RewardModel, new_reward_model
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_shipped_comparisons, load_trained
 
-SHAPES = MODEL_SIZES | {
-    "wide": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4},
+PYTHIA = {
+    name: {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "vocab_size": 50304,
+    }
+    for name, width, layers, heads in (("pythia-14m", 128, 6, 4), ("pythia-1b", 2048, 16, 8))
 }
+"""Biderman et al. 2023, arXiv:2304.01373, table 1, and the configuration on the Hub; with random weights. The small one
+tries on a CPU what the large one is for."""
+SHAPES: dict[str, dict[str, int]] = (
+    MODEL_SIZES
+    | {"wide": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6, "num_attention_heads": 4}}
+    | PYTHIA
+)
 """`large` has hidden size 128 and ships trained; `wide` has twice that, and random weights."""
 STAGES = ("sft", "reward", "dpo", "ppo", "generate", "best_of_n")
 
@@ -65,18 +79,26 @@ def models(settings: Settings) -> tuple[Policy, RewardModel]:
     if settings.size in MODEL_SIZES:
         return load_trained("supervised", settings.size), load_trained("reward_model", settings.size)  # type: ignore[return-value]
     tokenizer = load_base("laptop").tokenizer
-    shape: dict[str, Any] = SHAPES[settings.size]
     torch.manual_seed(settings.seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,  # type: ignore[arg-type]
-        pad_token_id=tokenizer.pad_token_id,  # type: ignore[arg-type]
-        **shape,
-    )
-    policy = Policy(LlamaForCausalLM(config), tokenizer)
+    kind = "gpt_neox" if settings.size in PYTHIA else "llama"
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    shape = {"vocab_size": len(tokenizer), "tie_word_embeddings": kind == "llama"} | SHAPES[settings.size]
+    policy = Policy(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **ids, **shape)), tokenizer)
+    if kind == "gpt_neox":
+        _rule_out(policy.network, len(tokenizer))
     return policy, new_reward_model(policy, generator=torch.Generator().manual_seed(settings.seed))
+
+
+@torch.no_grad()
+def _rule_out(network: Any, first: int) -> None:
+    """Let tokens from `first` on, which the tokenizer does not have, be written by nobody.
+
+    The last norm adds 100 in a direction that these tokens, and no others, point against.
+    """
+    network.base_model.final_layer_norm.bias[0] = 100.0
+    weight = network.get_output_embeddings().weight
+    weight[:, 0] = 0.0
+    weight[first:, 0] = -1.0
 
 
 def rows(settings: Settings, tokenizer: Any) -> list[dict[str, str]]:
@@ -89,9 +111,20 @@ def rows(settings: Settings, tokenizer: Any) -> list[dict[str, str]]:
     chosen = data.select(range(settings.num_rows))
     cut = []
     for row in chosen:
-        ids = query_tokens(tokenizer, row["prompt"], max_tokens=rng.randint(*settings.prompt_tokens))  # type: ignore[index]
-        cut.append({name: row[name] for name in columns} | {"prompt": tokenizer.decode(ids)})  # type: ignore[index]
+        prompt, more = row["prompt"], {name: row[name] for name in columns}  # type: ignore[index]
+        if settings.size in PYTHIA:
+            prompt = _longer(prompt, 1 + settings.prompt_tokens[1] // 50)
+            more = {name: 2 * text for name, text in more.items()}
+        ids = query_tokens(tokenizer, prompt, max_tokens=rng.randint(*settings.prompt_tokens))
+        cut.append(more | {"prompt": tokenizer.decode(ids)})
     return cut
+
+
+def _longer(prompt: str, times: int) -> str:
+    """With its post said again and again."""
+    head, rest = prompt.split("POST: ", 1)
+    post = rest.removesuffix("\n\nTL;DR:")
+    return f"{head}POST: {' '.join([post] * times)}\n\nTL;DR:"
 
 
 def write(settings: Settings, folder: Path) -> None:

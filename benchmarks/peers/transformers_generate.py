@@ -54,7 +54,7 @@ def prepare() -> Work:
                     [batch["attention_mask"].repeat_interleave(count, 0), written != tokenizer.pad_token_id], 1
                 )
                 positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-                hidden = reward.model(input_ids=output, attention_mask=mask.long(), position_ids=positions)[0]
+                hidden = reward.base_model(input_ids=output, attention_mask=mask.long(), position_ids=positions)[0]
                 last = mask.long() * torch.arange(mask.shape[1], device=DEVICE)
                 scores = reward.score(hidden[torch.arange(len(hidden)), last.argmax(1)]).view(-1, count)
                 best = scores.argmax(1) + torch.arange(len(scores), device=DEVICE) * count

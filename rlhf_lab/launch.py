@@ -2,7 +2,7 @@
 
     rlhf-lab launch --num-processes 8 --strategy fsdp2 -- tldr --scale gpu --out runs/gpu
 
-What is more than this (several machines, offloading by FSDP2) is said in a file that `accelerate config` writes.
+What is more than this (several machines) is said in a file that `accelerate config` writes.
 """
 
 import os

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,13 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run_launch(argv[1:])
         quick = _QUICK.get(argv[0]) if argv else None
-        print(quick(argv) if quick else _run(_command(argv)))  # noqa: T201
+        return _say(quick(argv) if quick else _run(_command(argv)))
     except (ValueError, OSError) as error:
         print(f"rlhf-lab: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print("\nrlhf-lab: interrupted; the same command continues.", file=sys.stderr)  # noqa: T201
         return 130
+
+
+def _say(result: str) -> int:
+    try:
+        print(result, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        # Who read it has seen enough, as `| head` has. Nothing more is to be flushed there when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # As a shell says of what SIGPIPE has ended.
     return 0
 
 

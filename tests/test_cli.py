@@ -116,6 +116,15 @@ def test_an_unknown_size_is_refused_before_texts_are_written(
     assert "'huge'" in refused(capsys, "pretrain", "--size", "huge", "--out", str(tmp_path / "run"))
 
 
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "rlhf_lab.cli", "release", "--check"]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_help_names_every_command() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "rlhf_lab.cli", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

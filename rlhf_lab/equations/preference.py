@@ -140,3 +140,46 @@ def ranking_loss(
     if mask is not None:
         is_pair = is_pair & mask.unsqueeze(2) & mask.unsqueeze(1)
     return pairwise_loss(scores, is_pair.to(scores.dtype), is_pair)
+
+
+def feedback_credit(
+    starts: Float[Tensor, " steps"],
+    ends: Float[Tensor, " steps"],
+    said_at: float,
+    *,
+    earliest: float = 0.2,
+    latest: float = 0.8,
+) -> Float[Tensor, " steps"]:
+    """How much of what a person says is about each of the steps that were seen: people are late.
+
+        c_t = integral of f from said_at - end_t to said_at - start_t,   f uniform on [earliest, latest]
+
+    Credits are at most 1 in sum, and 1 if the steps cover the whole of the window. With `earliest` and `latest` equal,
+    the step at that time gets all of it; one that ends there does not.
+
+    Args:
+        starts: When each step began [s].
+        ends: When it ended [s].
+        said_at: When the feedback came [s].
+        earliest: Nobody answers faster than this [s].
+        latest: Nor slower than this [s].
+
+    Raises:
+        ValueError: `latest` is below `earliest`.
+
+    Reference:
+        Knox and Stone 2009, 'Interactively Shaping Agents via Human Reinforcement: The TAMER Framework', section 3.3;
+        the window is that of their code.
+
+    Example:
+        >>> starts = torch.tensor([0.0, 0.5, 1.0])
+        >>> feedback_credit(starts, starts + 0.5, 1.5, earliest=0.25, latest=0.75)
+        tensor([0.0000, 0.5000, 0.5000])
+    """
+    if latest < earliest:
+        raise ValueError(f"latest ({latest}) must not be below earliest ({earliest}).")
+    if latest == earliest:
+        moment = said_at - latest
+        return ((starts <= moment) & (moment < ends)).to(starts.dtype)
+    overlap = (said_at - starts).clamp(max=latest) - (said_at - ends).clamp(min=earliest)
+    return overlap.clamp(min=0.0) / (latest - earliest)

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from rlhf_lab.equations.preference import bradley_terry_loss, bradley_terry_prob, pairwise_loss, ranking_loss
+from rlhf_lab.equations.preference import (
+    bradley_terry_loss,
+    bradley_terry_prob,
+    feedback_credit,
+    pairwise_loss,
+    ranking_loss,
+)
 
 
 def tensor(values: list) -> torch.Tensor:
@@ -210,3 +216,48 @@ def test_ranking_loss_is_the_pairwise_loss_of_its_ordered_pairs() -> None:
     ]
     losses = ranking_loss(tensor(SCORES), torch.tensor(RANKS), torch.tensor(MASK))
     assert torch.equal(losses, pairwise_loss(tensor(SCORES), *pairs_of(labels, 4)))
+
+
+def steps(count: int, length: float) -> tuple[torch.Tensor, torch.Tensor]:
+    starts = length * torch.arange(count, dtype=torch.float64)
+    return starts, starts + length
+
+
+def test_credit_by_hand() -> None:
+    starts, ends = steps(5, 0.3)
+    # At 1.1 s it is about 0.3 to 0.9 s: the second and the third step, and nothing of the others.
+    torch.testing.assert_close(feedback_credit(starts, ends, 1.1), tensor([0.0, 0.5, 0.5, 0.0, 0.0]))
+    # At 1.0 s about 0.2 to 0.8 s.
+    torch.testing.assert_close(feedback_credit(starts, ends, 1.0), tensor([0.1, 0.3, 0.2, 0.0, 0.0]) / 0.6)
+
+
+@pytest.mark.parametrize("said_at", [2.0, 2.05, 2.37])
+@pytest.mark.parametrize("length", [0.1, 0.25, 1.0])
+def test_credit_is_the_integral_of_the_delays_density(said_at: float, length: float) -> None:
+    starts, ends = steps(40, length)
+    moments = (torch.arange(6000, dtype=torch.float64) + 0.5) / 6000 * 0.6 + 0.2
+    expected = [
+        ((said_at - moments >= start) & (said_at - moments < end)).double().mean()
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    torch.testing.assert_close(feedback_credit(starts, ends, said_at), torch.stack(expected), atol=1e-3, rtol=0)
+    assert feedback_credit(starts, ends, said_at).sum().item() == pytest.approx(1.0)
+
+
+def test_nothing_is_said_of_what_has_not_been_seen_or_is_long_ago() -> None:
+    starts, ends = steps(3, 0.2)
+    assert not feedback_credit(starts, ends, 0.1).any() and not feedback_credit(starts, ends, 1.5).any()
+    assert feedback_credit(starts, ends, 0.5).sum().item() == pytest.approx(0.5)  # Half of the window was before.
+
+
+def test_without_a_window_one_step_gets_all_of_it() -> None:
+    starts, ends = steps(3, 0.5)
+    for said_at, expected in ((0.0, [1.0, 0.0, 0.0]), (0.5, [0.0, 1.0, 0.0]), (1.4, [0.0, 0.0, 1.0]), (1.5, [0.0] * 3)):
+        credit = feedback_credit(starts, ends, said_at, earliest=0.0, latest=0.0)
+        torch.testing.assert_close(credit, tensor(expected))
+    torch.testing.assert_close(feedback_credit(starts, ends, 1.4, earliest=0.7, latest=0.7), tensor([0.0, 1.0, 0.0]))
+
+
+def test_a_window_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"latest \(0.1\) must not be below earliest \(0.2\)"):
+        feedback_credit(*steps(1, 0.5), 1.0, latest=0.1)

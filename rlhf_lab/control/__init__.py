@@ -1,0 +1,1 @@
+"""Where RLHF came from: feedback that shapes an agent in a Gymnasium task."""

@@ -1,0 +1,197 @@
+"""TAMER: a person says good or bad while an agent acts, and the agent does what it expects to be called good.
+
+What is learnt is H(s, a), what the person would say of an action, by regression; the agent takes the action of the
+largest H. There is no return and no discount: the person has looked ahead already.
+
+Reference: Knox and Stone 2009, 'Interactively Shaping Agents via Human Reinforcement: The TAMER Framework'.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rlhf_lab.control.tasks import Features, Opinion
+from rlhf_lab.equations.preference import feedback_credit
+
+
+@dataclass(frozen=True, kw_only=True)
+class TAMERConfig:
+    """TAMER; the window is that of Knox's code, the rest is ours."""
+
+    learning_rate: float = 0.2
+    earliest: float = 0.2
+    """Of a press after what it is about [s]."""
+    latest: float = 0.8
+    """And at most [s]. Where both are 0, a press is about the step that it falls into: no credit assignment."""
+    steps_per_second: float = 10.0
+    memory: float = 2.0
+    """Steps that ended longer ago than this are forgotten [s]."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not 0 <= self.earliest <= self.latest <= self.memory:
+            raise ValueError(
+                f"0 <= earliest <= latest <= memory must hold, not {self.earliest}, {self.latest}, {self.memory} s."
+            )
+        if not self.learning_rate > 0 or not self.steps_per_second > 0:
+            raise ValueError(
+                f"learning_rate ({self.learning_rate}) and steps_per_second ({self.steps_per_second}) must be above 0."
+            )
+
+
+@dataclass(frozen=True)
+class Press:
+    """What a person said, and when."""
+
+    time: float
+    """[s]"""
+    value: float
+    """1 is good, -1 bad."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    start: float
+    end: float
+    features: Float[Tensor, " size"]
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """Who watches an agent, and presses."""
+
+    def watch(self, observation: Any, action: int, start: float) -> None:
+        """See a step, from the moment that it begins."""
+        ...
+
+    def presses(self, until: float) -> Sequence[Press]:
+        """What was pressed up to then, and not handed over yet; in the order of time."""
+        ...
+
+
+class TAMERAgent:
+    """H(s, a) = w . features(s, a), learnt from presses, and acted on greedily."""
+
+    def __init__(self, features: Features, config: TAMERConfig | None = None, *, seed: int = 0) -> None:
+        """Begin without knowing anything.
+
+        Args:
+            features: Of each action, for an observation.
+            config: Settings.
+            seed: Breaks ties between actions.
+        """
+        self.config = config or TAMERConfig()
+        self.weights: Float[Tensor, " size"] | None = None
+        self._features, self._rng = features, torch.Generator().manual_seed(seed)
+        self._steps: deque[_Step] = deque()
+
+    def expected(self, observation: Any) -> Float[Tensor, " actions"]:
+        """H of each action: what the person is expected to say."""
+        rows = self._features(observation)
+        if self.weights is None:
+            self.weights = torch.zeros(rows.shape[1])
+        return rows @ self.weights
+
+    def act(self, observation: Any, start: float) -> int:
+        """The action that is expected to be liked best, from the moment `start` on [s]."""
+        expected = self.expected(observation)
+        best = (expected == expected.max()).nonzero()[:, 0]
+        action = int(best[torch.randint(len(best), (), generator=self._rng)])
+        end = start + 1.0 / self.config.steps_per_second
+        self._steps.append(_Step(start, end, self._features(observation)[action]))
+        while self._steps[0].end < start - self.config.memory:
+            self._steps.popleft()
+        return action
+
+    def hear(self, press: Press) -> None:
+        """Move H of the steps that the press may be about, each by its credit.
+
+        w <- w + alpha c (h - w . phi) phi
+        """
+        weights = self.weights
+        if not self._steps or weights is None:
+            return
+        # Before the press: an hour of seconds would not be exact enough in single precision.
+        starts, ends = (
+            torch.tensor([getattr(step, name) - press.time for step in self._steps]) for name in ("start", "end")
+        )
+        credits = feedback_credit(starts, ends, 0.0, earliest=self.config.earliest, latest=self.config.latest)
+        for step, credit in zip(self._steps, credits.tolist(), strict=True):
+            if credit > 0:
+                error = press.value - weights @ step.features
+                weights += self.config.learning_rate * credit * error * step.features
+
+
+class SimulatedTrainer:
+    """Watches as a person does: not every step, and late. It lives on the agent's clock, so nothing has to wait."""
+
+    def __init__(self, judge: Opinion, *, attention: float = 0.5, seed: int = 0) -> None:
+        """Know the task.
+
+        Args:
+            judge: What it thinks of an action.
+            attention: Share of the steps that it says something about.
+            seed: Of its attention and its delays.
+
+        Raises:
+            ValueError: `attention` is no share.
+        """
+        if not 0 <= attention <= 1:
+            raise ValueError(f"attention must lie in [0, 1], not {attention}.")
+        self._judge, self._attention = judge, attention
+        self._rng = torch.Generator().manual_seed(seed)
+        self._waiting: list[Press] = []
+
+    def watch(self, observation: Any, action: int, start: float) -> None:
+        """Perhaps think something of it, and press 0.2 s and two exponential times of 0.15 s later."""
+        attends = torch.rand((), generator=self._rng).item() < self._attention
+        delay = 0.2 + torch.empty(2).exponential_(1 / 0.15, generator=self._rng).sum().item()
+        if attends and (opinion := self._judge(observation, action)):
+            self._waiting.append(Press(start + delay, opinion))
+
+    def presses(self, until: float) -> Sequence[Press]:
+        """Those that have been made by then."""
+        made = sorted((press for press in self._waiting if press.time <= until), key=lambda press: press.time)
+        self._waiting = [press for press in self._waiting if press.time > until]
+        return made
+
+
+def tamer(
+    task: gymnasium.Env[Any, Any],
+    agent: TAMERAgent,
+    trainer: Trainer,
+    *,
+    num_episodes: int,
+    max_steps: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Let the trainer shape the agent; returns a row of `episode`, `steps`, `return` and `presses` for each episode.
+
+    Args:
+        task: With a finite set of actions.
+        agent: Goes on from what it knows.
+        trainer: Is asked after every step; one who lives in real time waits there.
+        num_episodes: To play.
+        max_steps: An episode ends there.
+        seed: Of where episodes begin.
+    """
+    rows, clock, tick = [], 0.0, 1.0 / agent.config.steps_per_second
+    for episode in range(num_episodes):
+        observation, _ = task.reset(seed=seed + episode)
+        steps, presses, total, is_over = 0, 0, 0.0, False
+        while not is_over and steps < max_steps:
+            action = agent.act(observation, clock)
+            trainer.watch(observation, action, clock)
+            observation, reward, is_over, *_ = task.step(action)
+            clock, steps, total = clock + tick, steps + 1, total + float(reward)
+            for press in trainer.presses(clock):
+                agent.hear(press)
+                presses += 1
+        rows.append({"episode": episode, "steps": steps, "return": total, "presses": presses})
+    return rows

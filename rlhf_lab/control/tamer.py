@@ -66,8 +66,8 @@ class _Step:
 class Trainer(Protocol):
     """Who watches an agent, and presses."""
 
-    def watch(self, observation: Any, action: int, start: float) -> None:
-        """See a step, from the moment that it begins."""
+    def watch(self, observation: Any, action: int, start: float, end: float) -> None:
+        """See a step, from `start` to `end` [s]."""
         ...
 
     def presses(self, until: float) -> Sequence[Press]:
@@ -148,12 +148,12 @@ class SimulatedTrainer:
         self._rng = torch.Generator().manual_seed(seed)
         self._waiting: list[Press] = []
 
-    def watch(self, observation: Any, action: int, start: float) -> None:
-        """Perhaps think something of it, and press 0.2 s and two exponential times of 0.15 s later."""
-        attends = torch.rand((), generator=self._rng).item() < self._attention
+    def watch(self, observation: Any, action: int, start: float, end: float) -> None:
+        """Perhaps look at some moment of it, and press 0.2 s and two exponential times of 0.15 s later."""
+        attention, moment = torch.rand(2, generator=self._rng).tolist()
         delay = 0.2 + torch.empty(2).exponential_(1 / 0.15, generator=self._rng).sum().item()
-        if attends and (opinion := self._judge(observation, action)):
-            self._waiting.append(Press(start + delay, opinion))
+        if attention < self._attention and (opinion := self._judge(observation, action)):
+            self._waiting.append(Press(start + moment * (end - start) + delay, opinion))
 
     def presses(self, until: float) -> Sequence[Press]:
         """Those that have been made by then."""
@@ -187,7 +187,7 @@ def tamer(
         steps, presses, total, is_over = 0, 0, 0.0, False
         while not is_over and steps < max_steps:
             action = agent.act(observation, clock)
-            trainer.watch(observation, action, clock)
+            trainer.watch(observation, action, clock, clock + tick)
             observation, reward, is_over, *_ = task.step(action)
             clock, steps, total = clock + tick, steps + 1, total + float(reward)
             for press in trainer.presses(clock):

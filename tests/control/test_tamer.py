@@ -94,7 +94,7 @@ def test_an_hour_later_credit_is_as_exact() -> None:
 def test_a_simulated_trainer_is_late_and_misses_some() -> None:
     trainer = SimulatedTrainer(lambda observation, action: float(observation), attention=0.7, seed=1)
     for number in range(2000):
-        trainer.watch([1.0, -1.0, 0.0][number % 3], 0, float(number))
+        trainer.watch([1.0, -1.0, 0.0][number % 3], 0, float(number), float(number))
     presses = list(trainer.presses(3000.0))
     assert len(presses) == pytest.approx(0.7 * 2000 * 2 / 3, rel=0.06)  # Of 0 it thinks nothing.
     delays = torch.tensor([press.time % 1 for press in presses if press.time % 1 >= 0.2])
@@ -105,7 +105,7 @@ def test_a_simulated_trainer_is_late_and_misses_some() -> None:
 
 def test_nobody_presses_before_the_time() -> None:
     trainer = SimulatedTrainer(lambda observation, action: 1.0, attention=1.0)
-    trainer.watch(0, 0, 0.0)
+    trainer.watch(0, 0, 0.0, 1.0)
     assert not trainer.presses(0.2)
     assert len(trainer.presses(10.0)) == 1
 

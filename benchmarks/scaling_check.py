@@ -13,6 +13,7 @@ from benchmarks.cluster import Job, Rates, Shape, writing
 from benchmarks.scaling import in_turns
 from benchmarks.workload import SHAPES as MEASURED_SHAPES
 from rlhf_lab.experiments.pretraining import VOCABULARY
+from rlhf_lab.models import MODEL_SIZES
 
 CPU_BYTES = 1e12
 """So that memory, of which a CPU has enough, plays no part."""
@@ -78,7 +79,7 @@ def measured_shares(performance: Mapping[str, Any]) -> dict[str, float]:
 
 def checked(performance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every measured step beside the predicted one."""
-    rates, sizes = cpu_rates(performance), {shape["hidden_size"]: size for size, shape in MEASURED_SHAPES.items()}
+    rates, sizes = cpu_rates(performance), {shape["hidden_size"]: size for size, shape in MODEL_SIZES.items()}
     rows = []
     for what, series in performance["growing"].items():
         for row in series:

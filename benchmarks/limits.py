@@ -112,8 +112,10 @@ class Work:
         written = self.responses * self.response
         steps = prompts * (self.forward(written, written) - replace(self, responses=0).forward(0, 0)) / products
         weights = self.layers * sum(self.weights) + self.hidden * self.vocabulary
-        # Each step sees a shared prompt once, and of a response what is there: half of it on average.
-        seen = self.response * (self.prompt + self.responses * self.response / 2)
-        cached = 2 * self.layers * (self.key_width or self.hidden) * seen
-        memory = size * (batches * self.response * weights + prompts * cached) / bandwidth
+        # The first token comes of reading the prompt. Each step after it sees a shared prompt once, and of a response
+        # what is there: half of it on average.
+        reads = max(0.0, self.response - 1)
+        cached = 2 * self.layers * (self.key_width or self.hidden) * reads
+        cached *= self.prompt + self.responses * self.response / 2
+        memory = size * (batches * reads * weights + prompts * cached) / bandwidth
         return arithmetic + max(0.0, memory - steps)

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from benchmarks.peers.protocol import Work, serve
 from benchmarks.workload import read
 from rlhf_lab import Policy, RewardModel, Run, best_of_n, dpo, generate, ppo, sft, train_reward_model
 from rlhf_lab.feedback import LearnedReward
-from rlhf_lab.generation import SamplingConfig
+from rlhf_lab.generation import Request, Rollout, SamplingConfig, TransformersBackend
 from rlhf_lab.training.fit import OptimizerConfig
 
 FOLDER = Path(sys.argv[1])
@@ -97,17 +98,31 @@ def writing(policy: Policy) -> Work:
     reward = RewardModel.load(FOLDER / "reward", dtype=DTYPE)
     reward.network.to(DEVICE).eval()  # type: ignore[arg-type]
     prompts = [row["prompt"] for row in ROWS]
-    tokenizer = policy.tokenizer
 
     def work() -> dict[str, Any]:
-        texts: list[str]
+        counting = Counting()
         if SETTINGS.stage == "generate":
-            texts = [text for (text,) in generate(policy, prompts, SAMPLING, batch_size=SETTINGS.batch_size)]
+            generate(policy, prompts, SAMPLING, batch_size=SETTINGS.batch_size, backend=counting)
         else:
-            texts = best_of_n(policy, LearnedReward(reward), prompts, SETTINGS.num_candidates, SAMPLING)
-        return {"response_tokens": sum(len(tokenizer(text)["input_ids"]) + 1 for text in texts) / len(texts)}  # type: ignore[arg-type]
+            best_of_n(policy, LearnedReward(reward), prompts, SETTINGS.num_candidates, SAMPLING, backend=counting)
+        return {"response_tokens": counting.tokens / counting.responses}
 
     return work
+
+
+class Counting(TransformersBackend):
+    """Counts what is written, of which best-of-n throws the most away."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.tokens = self.responses = 0
+
+    def sample(self, network: PreTrainedModel, request: Request) -> Rollout:
+        """As ever."""
+        rollout = super().sample(network, request)
+        self.tokens += int(rollout.response_mask.sum())
+        self.responses += rollout.response_mask.shape[:2].numel()
+        return rollout
 
 
 def prepare() -> Work:

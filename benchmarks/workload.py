@@ -113,7 +113,7 @@ def rows(settings: Settings, tokenizer: Any) -> list[dict[str, str]]:
     for row in chosen:
         prompt, more = row["prompt"], {name: row[name] for name in columns}  # type: ignore[index]
         if settings.size in PYTHIA:
-            prompt = _longer(prompt, 1 + settings.prompt_tokens[1] // 50)
+            prompt = _longer(prompt, times=settings.prompt_tokens[1] // 20)
             more = {name: 2 * text for name, text in more.items()}
         ids = query_tokens(tokenizer, prompt, max_tokens=rng.randint(*settings.prompt_tokens))
         cut.append(more | {"prompt": tokenizer.decode(ids)})
@@ -121,10 +121,10 @@ def rows(settings: Settings, tokenizer: Any) -> list[dict[str, str]]:
 
 
 def _longer(prompt: str, times: int) -> str:
-    """With its post said again and again."""
+    """With its post said again and again, in one paragraph, so that it can be cut anywhere."""
     head, rest = prompt.split("POST: ", 1)
-    post = rest.removesuffix("\n\nTL;DR:")
-    return f"{head}POST: {' '.join([post] * times)}\n\nTL;DR:"
+    words = rest.removesuffix("\n\nTL;DR:").split()
+    return f"{head}POST: {' '.join(words * times)}\n\nTL;DR:"
 
 
 def write(settings: Settings, folder: Path) -> None:

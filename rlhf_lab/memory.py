@@ -259,7 +259,16 @@ def _saved(network: PreTrainedModel, texts: Texts, mixed_precision: str, recompu
         with hooks, again, _autocast(mixed_precision):
             held = list(_forward(twin, texts))  # While they are held, no place is taken again.
         del held
-    return float(sum(kept.values()) + max(kept.values(), default=0))
+    return float(sum(kept.values()) + max(kept.values(), default=0) + _sums_of_chunks(network, texts))
+
+
+def _sums_of_chunks(network: PreTrainedModel, texts: Texts) -> int:
+    """Where logits are made in chunks: the gradient of the vocabulary's weights so far, a chunk's, and their sum."""
+    if network.get_output_embeddings() is None:
+        return 0
+    weight: nn.Parameter = vocabulary_head(network).weight  # type: ignore[assignment]
+    is_whole = texts.rows * texts.num_candidates * texts.response_tokens <= targets_at_once(network)
+    return 0 if is_whole or not weight.requires_grad else 3 * _size(weight)
 
 
 def _forward(network: PreTrainedModel, texts: Texts) -> Iterator[torch.Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedModel
 
 from rlhf_lab.attention import can_unpad, read_unpadded
@@ -90,7 +90,7 @@ def over_vocabulary(
     """`function(logits, targets)`, a number for each target; many logits are made in chunks, and again in the backward.
 
     With a vocabulary of 150,000 the logits of 8 texts of 512 tokens are 2.5 GB, and a log-softmax and two gradients
-    have the same size.
+    have the same size. The price is that the function is called twice for each chunk: it must give the same both times.
 
     Args:
         network: A causal language model.
@@ -98,25 +98,34 @@ def over_vocabulary(
         targets: Tokens.
         function: From (targets vocabulary) in fp32; it sees a chunk at a time.
     """
-    head = vocabulary_head(network)
-
-    def of(hidden: Tensor, targets: Tensor) -> Tensor:
+    head, size, device = vocabulary_head(network), targets_at_once(network), hidden.device.type
+    if len(targets) <= size:
         return function(head(hidden).float(), targets)
 
-    size = targets_at_once(network)
-    if len(targets) <= size:
-        return of(hidden, targets)
+    def of(hidden: Tensor, targets: Tensor) -> Tensor:
+        # Of one copy of the weights for all chunks autocast would add the gradients in its own precision.
+        settings = {"dtype": torch.get_autocast_dtype(device), "enabled": torch.is_autocast_enabled(device)}
+        with torch.autocast(device, cache_enabled=False, **settings):
+            return function(head(hidden).float(), targets)
+
     chunks = list(zip(hidden.split(size), targets.split(size), strict=True))
     if not torch.is_grad_enabled():
         return torch.cat([of(*chunk) for chunk in chunks])
-    # Nothing here is drawn at random, so there is no state of it to keep.
-    return torch.cat([checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
+    # Early, it stops by an exception, which would go through the function, perhaps a student's. Nothing is drawn at
+    # random, so there is no state of that to keep.
+    with set_checkpoint_early_stop(False):
+        return torch.cat([checkpoint(of, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks])
 
 
 def targets_at_once(network: PreTrainedModel) -> int:
-    """Targets in a chunk of `over_vocabulary`."""
+    """Targets in a chunk of `over_vocabulary`.
+
+    As many as the hidden size has numbers are no more logits than the head has weights. If it learns, fewer would save
+    nothing: the sums of the chunks' gradients of these weights are in memory too.
+    """
     weight: Tensor = vocabulary_head(network).weight  # type: ignore[assignment]
-    return max(1, MOST_LOGITS // weight.shape[0])
+    few = max(1, MOST_LOGITS // weight.shape[0])
+    return max(few, weight.shape[1]) if weight.requires_grad else few
 
 
 def _hidden(

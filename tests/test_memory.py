@@ -89,6 +89,24 @@ def test_what_grows_with_what() -> None:
     assert half.parts["activations"] < 0.85 * whole.parts["activations"]
 
 
+def test_chunks_of_logits_cost_sums_of_the_heads_gradient_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = llama(vocab_size=5000)
+    head = network.get_output_embeddings().weight
+
+    def activations() -> float:
+        return estimate(network).parts["activations"]
+
+    whole = activations()
+    monkeypatch.setattr(memory, "targets_at_once", lambda network: 2)
+    chunked = activations()
+    head.requires_grad_(False)
+    without = activations()
+    assert chunked - without == pytest.approx(3 * head.nbytes, rel=0.02)
+    num_targets = TEXTS.rows * TEXTS.num_candidates * TEXTS.response_tokens
+    # Log-probs are kept, and as much again is counted for their gradient; of both the share of a chunk is left.
+    assert whole - without == pytest.approx(2 * 4 * 5000 * (num_targets - 2), rel=0.1)
+
+
 def test_keys_and_values_by_hand() -> None:
     many = Texts(rows=2, prompt_tokens=5, response_tokens=5000)
     adapted = with_lora(llama(vocab_size=10), LoRAConfig(rank=1), rng=seeded())

@@ -15,6 +15,7 @@ from rlhf_lab.scoring import (
     candidate_values,
     over_vocabulary,
     target_hidden,
+    targets_at_once,
     vocabulary_head,
 )
 from tests.networks import architectures, random_network, seeded
@@ -262,7 +263,7 @@ def test_logits_are_made_for_response_tokens_only(shared_prompt: bool) -> None:
 @architectures
 def test_many_logits_are_made_in_chunks_and_change_nothing(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, candidates = language_model(architecture), some_candidates()
-    monkeypatch.setattr(scoring, "MOST_LOGITS", 4 * VOCABULARY + 1)
+    monkeypatch.setattr(scoring, "targets_at_once", lambda network: 4)
     vectors, chunks = count_inputs(network.get_output_embeddings()), [4, 4, 4, 4, 2]
     actual = candidate_logprobs(network, candidates, temperature=0.5)
     assert vectors == chunks
@@ -280,18 +281,62 @@ def test_what_the_backward_of_chunks_keeps_is_no_logits(monkeypatch: pytest.Monk
         return tensor
 
     hidden, targets = torch.randn(18, network.config.hidden_size, requires_grad=True), torch.zeros(18).long()
-    for most, holds_logits in ((18 * VOCABULARY, True), (17 * VOCABULARY, False)):
-        monkeypatch.setattr(scoring, "MOST_LOGITS", most)
+    for size, holds_logits in ((18, True), (17, False)):
+        monkeypatch.setattr(scoring, "targets_at_once", lambda network, size=size: size)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             over_vocabulary(network, hidden, targets, token_logprobs)
         assert (VOCABULARY in kept) == holds_logits
         kept.clear()
 
 
+def test_a_chunk_is_128_mb_or_as_large_as_the_weights_that_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = language_model()
+    assert targets_at_once(network) == 2**25 // VOCABULARY
+    monkeypatch.setattr(scoring, "MOST_LOGITS", 3 * VOCABULARY)
+    assert targets_at_once(network) == network.config.hidden_size
+    network.get_output_embeddings().weight.requires_grad_(False)
+    assert targets_at_once(network) == 3
+    monkeypatch.setattr(scoring, "MOST_LOGITS", 1)  # Fewer than a single target has.
+    assert targets_at_once(network) == 1
+
+
+def test_under_autocast_the_gradients_of_chunks_are_added_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, draw = language_model(), seeded(5)
+    weight = network.get_output_embeddings().weight
+    hidden = torch.randn(256, network.config.hidden_size, generator=draw)
+    targets = torch.randint(VOCABULARY, (256,), generator=draw)
+
+    def gradient(size: int, is_bf16: bool) -> Tensor:
+        monkeypatch.setattr(scoring, "targets_at_once", lambda network: size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            losses = over_vocabulary(network, hidden, targets, token_logprobs)
+        return torch.autograd.grad(losses.sum(), weight)[0]
+
+    exact = gradient(256, is_bf16=False)
+    whole, chunks = ((gradient(size, is_bf16=True) - exact).norm().item() for size in (256, 1))
+    assert 0 < chunks < 1.2 * whole
+
+
+def test_a_function_that_catches_everything_sees_no_exception_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, caught = language_model(), []
+
+    def stubborn(logits: Tensor, tokens: Tensor) -> Tensor:
+        try:
+            return token_logprobs(logits, tokens)
+        except Exception as error:
+            caught.append(error)
+            raise
+
+    hidden = torch.randn(6, network.config.hidden_size, requires_grad=True)
+    monkeypatch.setattr(scoring, "targets_at_once", lambda network: 1)
+    over_vocabulary(network, hidden, torch.arange(6), stubborn).sum().backward()
+    assert not caught and hidden.grad is not None
+
+
 def test_chunks_without_a_gradient_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network, candidates = language_model(), some_candidates()
     whole = candidate_logprobs(network, candidates)
-    monkeypatch.setattr(scoring, "MOST_LOGITS", 1)  # Fewer than a single target has.
+    monkeypatch.setattr(scoring, "targets_at_once", lambda network: 1)
     vectors = count_inputs(network.get_output_embeddings())
     with torch.no_grad():
         torch.testing.assert_close(candidate_logprobs(network, candidates), whole)

@@ -24,7 +24,7 @@ from rlhf_lab.equations.preference import feedback_credit
 class TAMERConfig:
     """TAMER; the window is that of Knox's code, the rest is ours."""
 
-    learning_rate: float = 0.2
+    learning_rate: float = 0.5
     earliest: float = 0.2
     """Of a press after what it is about [s]."""
     latest: float = 0.8
@@ -88,31 +88,48 @@ class TAMERAgent:
         """
         self.config = config or TAMERConfig()
         self.weights: Float[Tensor, " size"] | None = None
+        self.clock = 0.0
+        """When its last step ended [s]."""
         self._features, self._rng = features, torch.Generator().manual_seed(seed)
         self._steps: deque[_Step] = deque()
 
     def expected(self, observation: Any) -> Float[Tensor, " actions"]:
         """H of each action: what the person is expected to say."""
         rows = self._features(observation)
-        if self.weights is None:
-            self.weights = torch.zeros(rows.shape[1])
-        return rows @ self.weights
+        return rows.new_zeros(len(rows)) if self.weights is None else rows @ self.weights
 
     def act(self, observation: Any, start: float) -> int:
-        """The action that is expected to be liked best, from the moment `start` on [s]."""
-        expected = self.expected(observation)
+        """The action that is expected to be liked best, from the moment `start` on [s].
+
+        Raises:
+            ValueError: H has become infinite.
+        """
+        rows = self._features(observation)
+        if self.weights is None:
+            self.weights = torch.zeros(rows.shape[1])
+        expected = rows @ self.weights
+        if not expected.isfinite().all():
+            raise ValueError(
+                f"what the agent expects to hear became {expected.tolist()}; lower learning_rate (now "
+                f"{self.config.learning_rate}), or make the features smaller."
+            )
         best = (expected == expected.max()).nonzero()[:, 0]
         action = int(best[torch.randint(len(best), (), generator=self._rng)])
-        end = start + 1.0 / self.config.steps_per_second
-        self._steps.append(_Step(start, end, self._features(observation)[action]))
+        self.clock = start + 1.0 / self.config.steps_per_second
+        self._steps.append(_Step(start, self.clock, rows[action].clone()))
         while self._steps[0].end < start - self.config.memory:
             self._steps.popleft()
         return action
 
     def hear(self, press: Press) -> None:
-        """Move H of the steps that the press may be about, each by its credit.
+        """Move H of the steps that the press may be about, one after the other, each by its credit.
 
-        w <- w + alpha c (h - w . phi) phi
+            w <- w + alpha c (h - w . phi) phi
+
+        So did the first TAMER; a later one of its authors adds up all that was said of a step, and learns it once.
+
+        Args:
+            press: Its time is on the agent's clock.
         """
         weights = self.weights
         if not self._steps or weights is None:
@@ -171,26 +188,28 @@ def tamer(
     max_steps: int = 1000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Let the trainer shape the agent; returns a row of `episode`, `steps`, `return` and `presses` for each episode.
+    """Let the trainer shape the agent, which changes; returns `episode`, `steps`, `return`, `presses` of each episode.
 
     Args:
         task: With a finite set of actions.
-        agent: Goes on from what it knows.
-        trainer: Is asked after every step; one who lives in real time waits there.
+        agent: Goes on from what it knows, and from the time on its clock.
+        trainer: Of this agent alone: its presses are on the agent's clock. It is asked after every step; one who lives
+            in real time waits there.
         num_episodes: To play.
-        max_steps: An episode ends there.
+        max_steps: An episode ends there, if the task does not end it before.
         seed: Of where episodes begin.
     """
-    rows, clock, tick = [], 0.0, 1.0 / agent.config.steps_per_second
+    rows = []
     for episode in range(num_episodes):
         observation, _ = task.reset(seed=seed + episode)
-        steps, presses, total, is_over = 0, 0, 0.0, False
-        while not is_over and steps < max_steps:
-            action = agent.act(observation, clock)
-            trainer.watch(observation, action, clock, clock + tick)
-            observation, reward, is_over, *_ = task.step(action)
-            clock, steps, total = clock + tick, steps + 1, total + float(reward)
-            for press in trainer.presses(clock):
+        steps, presses, total, ended, truncated = 0, 0, 0.0, False, False
+        while not (ended or truncated) and steps < max_steps:
+            start = agent.clock
+            action = agent.act(observation, start)
+            trainer.watch(observation, action, start, agent.clock)
+            observation, reward, ended, truncated, _ = task.step(action)
+            steps, total = steps + 1, total + float(reward)
+            for press in trainer.presses(agent.clock):
                 agent.hear(press)
                 presses += 1
         rows.append({"episode": episode, "steps": steps, "return": total, "presses": presses})

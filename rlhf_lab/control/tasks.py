@@ -33,14 +33,14 @@ def make_task(name: str, **settings: Any) -> gymnasium.Env[Any, Any]:
 
 
 def radial_features(task: gymnasium.Env[Any, Any], *, grid: int = 10) -> Features:
-    """Gaussian bumps over the observations, a set of them for each action.
+    """Gaussian bumps over the observations, a set of them for each action; each row has length 1.
 
     Args:
         task: Its observations are a bounded box, its actions a finite set.
         grid: Centres along each dimension; a bump's standard deviation is the distance between two.
 
     Raises:
-        ValueError: The task has other spaces, or `grid` is below 2.
+        ValueError: The task has other spaces, `grid` is below 2, or there would be over 10,000 bumps.
     """
     seen, actions = task.observation_space, task.action_space
     if not isinstance(actions, Discrete):
@@ -49,6 +49,8 @@ def radial_features(task: gymnasium.Env[Any, Any], *, grid: int = 10) -> Feature
         raise ValueError(f"the observations must be a bounded Box of one dimension, not {seen}.")
     if grid < 2:
         raise ValueError(f"grid must be at least 2, not {grid}.")
+    if grid ** seen.shape[0] > 10_000:
+        raise ValueError(f"{grid} bumps along each of {seen.shape[0]} dimensions are too many; lower grid.")
     low, high = (torch.as_tensor(bound, dtype=torch.float32) for bound in (seen.low, seen.high))
     centers = torch.cartesian_prod(*[torch.linspace(0.0, 1.0, grid)] * len(low)).view(-1, len(low))
     count = int(actions.n)
@@ -56,7 +58,7 @@ def radial_features(task: gymnasium.Env[Any, Any], *, grid: int = 10) -> Feature
     def features(observation: Any) -> Float[Tensor, "actions size"]:
         place = (torch.as_tensor(np.asarray(observation), dtype=torch.float32) - low) / (high - low)
         bumps = torch.exp(-0.5 * ((place - centers) * (grid - 1)).square().sum(-1))
-        return torch.block_diag(*[bumps] * count)
+        return torch.block_diag(*[bumps / bumps.norm()] * count)
 
     return features
 

@@ -166,6 +166,37 @@ def test_a_task_that_needs_more_says_what(monkeypatch: pytest.MonkeyPatch) -> No
         make_task("HalfCheetah-v5")
 
 
+def test_an_agent_that_is_taught_again_goes_on_at_its_clock() -> None:
+    task = make_task("MountainCar-v0")
+    whole, parts = (TAMERAgent(radial_features(task), seed=1) for _ in range(2))
+    trainers = [SimulatedTrainer(judge_mountain_car, seed=1) for _ in range(2)]
+    tamer(task, whole, trainers[0], num_episodes=2, max_steps=150)
+    for episode in range(2):
+        tamer(task, parts, trainers[1], num_episodes=1, max_steps=150, seed=episode)
+    assert parts.clock == whole.clock > 15.0
+    assert torch.equal(torch.tensor(weights_of(parts)), torch.tensor(weights_of(whole)))
+
+
+def test_a_task_that_ends_an_episode_is_obeyed() -> None:
+    task = gymnasium.make("MountainCar-v0", max_episode_steps=20)
+    agent = TAMERAgent(radial_features(task))
+    rows = tamer(task, agent, SimulatedTrainer(lambda observation, action: 0.0), num_episodes=2)
+    assert [row["steps"] for row in rows] == [20, 20]
+
+
+def test_a_learning_rate_that_is_too_high_is_named() -> None:
+    agent, _ = agent_that_was_in([0], TAMERConfig(earliest=0.0, latest=0.0, learning_rate=1e20))
+    for _ in range(9):
+        agent.hear(Press(0.05, 1.0))
+    with pytest.raises(ValueError, match=r"became .*; lower learning_rate \(now 1e\+20\)"):
+        agent.act(0, 1.0)
+
+
+def test_too_many_bumps_are_refused() -> None:
+    with pytest.raises(ValueError, match="10 bumps along each of 6 dimensions are too many; lower grid"):
+        radial_features(make_task("Acrobot-v1"))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -186,6 +217,7 @@ def test_features_are_bumps_of_their_own_action() -> None:
     assert rows.shape == (3, 27)
     near, beside = 1.0, torch.tensor(-0.5).exp().item()
     expected = torch.tensor([beside**2, beside, beside**2, beside, near, beside, beside**2, beside, beside**2])
+    expected /= expected.norm()
     for action in range(3):
         torch.testing.assert_close(rows[action, 9 * action : 9 * action + 9], expected, atol=1e-5, rtol=0)
     assert rows.count_nonzero() == 27

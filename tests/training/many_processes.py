@@ -42,7 +42,7 @@ def stages(out: Path) -> dict[str, Any]:
     pairs = list(zip(answers, answers[1:] + answers[:1], strict=True))
     labels: Dataset = population().compare(prompts[:32], pairs[:32])
     common = {"batch_size": 8, "optimizer": STEADY, **LIMITS}
-    scoring.MOST_LOGITS = 2**14  # Logits in chunks of 32 targets, each made again in the backward.
+    scoring.targets_at_once = lambda network: 32  # The logits of others are made in chunks, and again in the backward.
     run = {name: Run(out / name, checkpoint_every=1) for name in ("sft", "lora", "reward", "dpo", "ppo")}
     made = {"sft": supervised.sft(policy, data.demonstrations.select(range(32)), run=run["sft"], **common)}
     # Adapters, and activations that are computed again in the backward.

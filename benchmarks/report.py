@@ -178,15 +178,17 @@ def draw_ratios(result: dict[str, Any], path: Path) -> None:
     middles = np.array([statistics.median(row["ratios"]) for row in rows])
     low, high = (np.array([pick(row["ratios"]) for row in rows]) for pick in (min, max))
     axes.barh(range(len(rows)), middles, color=POLICY, xerr=[middles - low, high - middles], ecolor="#333333")
+    mark = None
     for place, row in enumerate(rows):
         if asked := _asked(row):
-            axes.plot([asked, asked], [place - 0.42, place + 0.42], color="#D55E00", lw=2.5)
-    axes.plot([], [], color="#D55E00", lw=2.5, label="what was asked")
+            ends = [place - 0.42, place + 0.42]
+            (mark,) = axes.plot([asked, asked], ends, color="#D55E00", lw=2.5, label="what was asked")
     axes.axvline(1, color=REFERENCE, lw=1)
     axes.set_yticks(range(len(rows)), [f"{row['name']} ({_hidden(row['settings']['size'])})" for row in rows])
     axes.set_title("How many times as fast as the peer (hidden size)", loc="left", fontweight="bold")
-    axes.set_xlabel("time of the peer / our time")
-    axes.legend(loc="upper right", bbox_to_anchor=(1.0, -0.06))
+    axes.set_xlabel("time of the peer / our time", loc="left")
+    if mark is not None:
+        axes.legend(handles=[mark], loc="upper right", bbox_to_anchor=(1.0, -0.06))
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -30,6 +30,7 @@ _HOMES = {
     "rlhf_lab.experiments.results": ("ResultsConfig", "run_results"),
     "rlhf_lab.experiments.results_page": ("load_results",),
     "rlhf_lab.experiments.sweep": ("SweepConfig", "run_sweep"),
+    "rlhf_lab.experiments.systems.command": ("SystemsConfig", "run_systems"),
     "rlhf_lab.experiments.sizing": ("memory_of_job",),
     "rlhf_lab.experiments.tldr": ("TLDRConfig", "run_tldr"),
     "rlhf_lab.feedback": ("LearnedReward", "Reward", "gold_judge", "population", "simulated_labels"),

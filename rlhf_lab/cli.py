@@ -63,6 +63,7 @@ def _command(argv: Sequence[str]) -> object:
     from rlhf_lab.experiments.course_models import CourseModelsConfig
     from rlhf_lab.experiments.results import ResultsConfig
     from rlhf_lab.experiments.sweep import SweepConfig
+    from rlhf_lab.experiments.systems.command import SystemsConfig
     from rlhf_lab.experiments.tldr import TLDRConfig
     from rlhf_lab.labeling.commands import LabelsCommand
     from rlhf_lab.launch import LaunchCommand
@@ -72,6 +73,7 @@ def _command(argv: Sequence[str]) -> object:
         | Annotated[PretrainConfig, tyro.conf.subcommand("pretrain")]
         | Annotated[ResultsConfig, tyro.conf.subcommand("results")]
         | Annotated[SweepConfig, tyro.conf.subcommand("sweep")]
+        | Annotated[SystemsConfig, tyro.conf.subcommand("systems")]
         | Annotated[CourseModelsConfig, tyro.conf.subcommand("course-models")]
         # For the help; those of `_QUICK` have a way of their own.
         | Annotated[LabelsCommand, tyro.conf.subcommand("labels")]
@@ -116,6 +118,7 @@ def _run(command: object) -> str:
     from rlhf_lab.experiments.pretraining import LOSS_FILE, pretrain_base
     from rlhf_lab.experiments.results import ResultsConfig, run_results
     from rlhf_lab.experiments.sweep import SweepConfig, run_sweep
+    from rlhf_lab.experiments.systems.command import SystemsConfig, run_systems
     from rlhf_lab.experiments.tldr import TLDRConfig, run_tldr
     from rlhf_lab.models import checkpoint_folder
 
@@ -132,6 +135,8 @@ def _run(command: object) -> str:
         return f"Results: {run_results(command)}"
     if isinstance(command, SweepConfig):
         return f"Table: {run_sweep(command)}"
+    if isinstance(command, SystemsConfig):
+        return f"Results: {run_systems(command)}"
     if isinstance(command, CourseModelsConfig):
         return f"Models: {make_course_models(command)}"
     assert isinstance(command, PretrainConfig)

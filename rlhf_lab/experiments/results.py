@@ -17,7 +17,7 @@ from rlhf_lab.data.datasets import column, load_tldr
 from rlhf_lab.data.judge import words_of
 from rlhf_lab.evaluation import reward_model_report, wins, write_summaries
 from rlhf_lab.experiments.job import load_rows, save_rows
-from rlhf_lab.experiments.results_page import write_page, write_table
+from rlhf_lab.experiments.results_page import COMMAND, write_page, write_table
 from rlhf_lab.experiments.tldr import SIZES, TLDRConfig, run_tldr
 from rlhf_lab.feedback import Population, gold_judge, population, simulated_labels
 from rlhf_lab.models import MODEL_SIZES, Policy, checkpoint_folder, load_base
@@ -76,8 +76,8 @@ def run_results(config: ResultsConfig) -> Path:
         "samples": _samples(config),
     }
     for name, rows in tables.items():
-        write_table(Path(config.tables) / f"{name}.csv", rows)
-    return write_page(Path(config.tables), Path(config.page), scale=config.scale)
+        write_table(Path(config.tables) / f"{name}.csv", rows, command=f"{COMMAND} --scale {config.scale}")
+    return write_page(Path(config.tables), Path(config.page))
 
 
 def _main_job(config: ResultsConfig, size: str, seed: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -13,16 +13,17 @@ from jinja2 import Environment, StrictUndefined
 
 from rlhf_lab import plots
 from rlhf_lab.equations.overoptimization import GaoFit, fit_gao
+from rlhf_lab.experiments.systems.sections import SYSTEMS, mean, section, where
 from rlhf_lab.records import write_atomic
 
 COMMAND = "rlhf-lab results"
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], *, command: str = COMMAND) -> None:
     """Rows as CSV, with the command that made them in the first line; numbers to 5 digits."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    text.write(f"# {COMMAND}\n")
+    text.write(f"# {command}\n")
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -77,9 +78,14 @@ def _number(text: str) -> Any:
         return text
 
 
-def write_page(tables_folder: Path, page: Path, *, scale: str) -> Path:
-    """The page and its figures, from the tables alone; returns the page's path."""
-    tables = {path.stem: read_table(path) for path in sorted(tables_folder.glob("*.csv"))}
+def write_page(tables_folder: Path, page: Path) -> Path:
+    """The page and its figures, from the tables alone; returns the page's path.
+
+    Raises:
+        ValueError: A table of the main jobs is not there.
+    """
+    names = ("win_rates", "reward_models", "overoptimization", "own_comparisons", "samples")
+    tables = {name: read_table(tables_folder / f"{name}.csv") for name in names}
     fits = gao_fits(tables["overoptimization"])
     for name, axes in _figures(tables, fits).items():
         path = page.parent / "figures" / f"{name}.png"
@@ -89,21 +95,31 @@ def write_page(tables_folder: Path, page: Path, *, scale: str) -> Path:
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     template = environment.from_string((files("rlhf_lab.experiments") / "results.md.j2").read_text())
-    settings = {"command": COMMAND, "scale": scale, "sizes": sizes, "mean": _mean, "where": _where}
-    write_atomic(page, template.render(**settings, **tables, fits=fits, **_claims(tables["overoptimization"], fits)))
+    command = _command_of(tables_folder / "win_rates.csv")
+    settings = {"command": command, "sizes": sizes, "mean": mean, "where": where}
+    text = template.render(**settings, **tables, fits=fits, **_claims(tables["overoptimization"], fits))
+    for system in SYSTEMS:
+        path = tables_folder / f"{system}.csv"
+        if path.exists():
+            text += "\n" + section(system, read_table(path), page.parent / "figures", _command_of(path))
+    write_atomic(page, text)
     return page
+
+
+def _command_of(table: Path) -> str:
+    return table.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix("# ")
 
 
 def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit | None]) -> dict[str, Any]:
     """The numbers of section (c)."""
     summary = curve_summary(points)
-    ppo = _where(points, method="ppo")
+    ppo = where(points, method="ppo")
     kl, gold = (np.array([row[key] for row in ppo]) for key in ("kl", "gold"))
     far = kl >= kl.max() / 4  # a quarter of the KL is half of the distance
     early = _fit(kl[~far], gold[~far], "rl")
-    best = max(row["n"] for row in _where(points, method="best_of_n"))
-    chosen = _where(points, method="best_of_n", n=best)
-    best_of_n = {"n": best, "kl": _mean(chosen, "kl"), "gold": _mean(chosen, "gold")}
+    best = max(row["n"] for row in where(points, method="best_of_n"))
+    chosen = where(points, method="best_of_n", n=best)
+    best_of_n = {"n": best, "kl": mean(chosen, "kl"), "gold": mean(chosen, "gold")}
     return {
         "summary": summary,
         "proxy_slack": float(np.mean([row["free_proxy_max"] - row["free_end_proxy"] for row in summary[:-1]])),
@@ -115,19 +131,11 @@ def _claims(points: Sequence[Mapping[str, Any]], fits: Mapping[str, GaoFit | Non
     }
 
 
-def _where(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, Any]]:
-    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-
-
-def _mean(rows: Iterable[Mapping[str, Any]], key: str) -> float:
-    return float(np.mean([row[key] for row in rows]))
-
-
 def gao_fits(rows: Sequence[Mapping[str, Any]]) -> dict[str, GaoFit | None]:
     """Gao's form fitted to the gold points of all seeds, for PPO without penalty and for best-of-n."""
     fits: dict[str, GaoFit | None] = {}
     for method, form in (("ppo", "rl"), ("best_of_n", "best_of_n")):
-        chosen = _where(rows, method=method)
+        chosen = where(rows, method=method)
         # Tables write whole numbers without a point.
         kl, gold = (np.array([row[key] for row in chosen], dtype=float) for key in ("kl", "gold"))
         fits[method] = _fit(kl, gold, form)
@@ -153,14 +161,14 @@ def curve_summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     less so the less noise.
     """
     seeds = sorted({row["seed"] for row in rows})
-    summary = [{"seed": seed} | _ends(_where(rows, seed=seed)) for seed in seeds]
+    summary = [{"seed": seed} | _ends(where(rows, seed=seed)) for seed in seeds]
     return [*summary, {"seed": "mean"} | _ends(_mean_of_seeds(rows))]
 
 
 def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     ends: dict[str, float] = {}
     for method, name in (("ppo", "free"), ("ppo_penalty", "penalized")):
-        mine = _where(rows, method=method)
+        mine = where(rows, method=method)
         gold, proxy, kl = (np.array([row[key] for row in mine]) for key in ("gold", "proxy", "kl"))
         top = gold.argmax()
         named = {"peak": gold[top], "peak_kl": kl[top], "peak_proxy": proxy[top], "end": gold[-1], "end_kl": kl[-1]}
@@ -171,7 +179,7 @@ def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _gold_at(kl: float, rows: Sequence[Mapping[str, Any]]) -> float:
     """Gold of PPO without penalty where it first reaches a KL, between two looks; NaN if it does not."""
-    ppo = _where(rows, method="ppo")
+    ppo = where(rows, method="ppo")
     for before, after in pairwise(ppo):
         if before["kl"] <= kl <= after["kl"]:
             return float(np.interp(kl, (before["kl"], after["kl"]), (before["gold"], after["gold"])))
@@ -182,10 +190,10 @@ def _mean_of_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """PPO's points, each the mean over the seeds at the same step."""
     points = []
     for method in ("ppo", "ppo_penalty"):
-        mine = _where(rows, method=method)
+        mine = where(rows, method=method)
         for step in sorted({row["step"] for row in mine}):
-            here = _where(mine, step=step)
-            points.append({"method": method, "step": step} | {key: _mean(here, key) for key in ("kl", "proxy", "gold")})
+            here = where(mine, step=step)
+            points.append({"method": method, "step": step} | {key: mean(here, key) for key in ("kl", "proxy", "gold")})
     return points
 
 
@@ -196,8 +204,8 @@ def _figures(tables: Mapping[str, list[dict[str, Any]]], fits: Mapping[str, GaoF
         "win_rates": plots.plot_win_rates_by_size(tables["win_rates"], title="Preference by size and by training"),
         "reward_models": plots.plot_reward_model_accuracy(
             rows,
-            labeler_agreement=_mean(rows, "labeler_agreement"),
-            majority_agreement=_mean(rows, "majority_agreement"),
+            labeler_agreement=mean(rows, "labeler_agreement"),
+            majority_agreement=mean(rows, "majority_agreement"),
             title="More comparisons and larger models, better judges",
         ),
         "overoptimization": plots.plot_overoptimization(

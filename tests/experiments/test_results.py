@@ -142,7 +142,7 @@ def test_the_fit_finds_the_form_that_made_the_points(tables: Path) -> None:
 
 
 def test_the_page_shows_the_tables_numbers(tables: Path, tmp_path: Path) -> None:
-    page = write_page(tables, tmp_path / "docs" / "results.md", scale="laptop")
+    page = write_page(tables, tmp_path / "docs" / "results.md")
     text = page.read_text()
     assert "| large | human feedback | 70.0 % | 65.0 % to 75.0 % |" in text
     assert "| 4000 | 71.0 % | 71.0 % | 71.0 % |" in text

@@ -3,6 +3,8 @@
 Only differences count, so scores have no zero of their own; one unit is a factor e in the odds.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Real
 from torch import Tensor
@@ -51,6 +53,44 @@ def bradley_terry_loss(
     """
     margin = chosen_scores - rejected_scores
     return (1.0 - chosen_prob) * margin - functional.logsigmoid(margin)
+
+
+def segment_loss(
+    returns: Float[Tensor, "*batch"],
+    other_returns: Float[Tensor, "*batch"],
+    first_prob: Float[Tensor, "*batch"],
+    *,
+    error_rate: float = 0.1,
+) -> Float[Tensor, "*batch"]:
+    """Loss of each comparison of two segments of behavior, where people err however clear the case [nats].
+
+        P = (1 - e) sigma(R - R') + e / 2,   L = -mu log P - (1 - mu) log(1 - P)
+
+    With `error_rate` 0 it is `bradley_terry_loss`. Otherwise it is at most -log(e / 2): no single label, be it ever so
+    wrong, can move the rewards without bound.
+
+    Args:
+        returns: Sum of the learnt rewards over the first segment; `other_returns` over the second.
+        first_prob: mu, how sure it is that the first is better; 0.5 if they are equally good.
+        error_rate: e, share of the answers that are given at random.
+
+    Raises:
+        ValueError: `error_rate` is no share.
+
+    Reference:
+        Christiano et al. 2017, arXiv:1706.03741, eq. 1 and section 2.2.3.
+
+    Example:
+        >>> better, worse = torch.tensor([3.0]).log(), torch.tensor([1.0]).log()
+        >>> torch.exp(-segment_loss(better, worse, torch.tensor([1.0]), error_rate=0.2))  # 0.8 * 3/4 + 0.2 / 2
+        tensor([0.7000])
+    """
+    if not 0 <= error_rate < 1:
+        raise ValueError(f"error_rate must lie in [0, 1), not {error_rate}.")
+    margin, keep = returns - other_returns, math.log1p(-error_rate)
+    floor = torch.full_like(margin, math.log(error_rate / 2) if error_rate else -math.inf)
+    first, second = (torch.logaddexp(keep + functional.logsigmoid(sign * margin), floor) for sign in (1, -1))
+    return -first_prob * first - (1.0 - first_prob) * second
 
 
 def pairwise_loss(

@@ -31,7 +31,7 @@ class Segment:
     actions: Float[Tensor, "step action"]
     true_return: float
     """Of the task's own reward, where it has one; the learner does not look at it."""
-    states: np.ndarray
+    states: Float[np.ndarray, "step state"]
     """Of the simulator, for `pictures`."""
 
 

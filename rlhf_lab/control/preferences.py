@@ -7,9 +7,8 @@ Reference: Christiano et al. 2017, 'Deep reinforcement learning from human prefe
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,13 +17,8 @@ from rlhf_lab.control.actor_critic import ControlConfig, Learner
 from rlhf_lab.control.ensemble import EnsembleConfig, Pair, RewardEnsemble, Segment
 from rlhf_lab.control.simulation import Fragment
 
-
-class People(Protocol):
-    """Who compares segments."""
-
-    def __call__(self, pairs: Sequence[Pair]) -> Sequence[float | None]:
-        """How sure it is that the first of each pair is the better: 1, 0, or 0.5; None where they cannot tell."""
-        ...
+People = Callable[[Sequence[Pair]], Sequence[float | None]]
+"""Who compares: how sure it is that the first of each pair is the better, 1, 0, or 0.5; None where they cannot tell."""
 
 
 def by_true_return(pairs: Sequence[Pair]) -> list[float | None]:
@@ -131,17 +125,7 @@ class PreferenceLearner:
         Raises:
             ValueError: There are not as many answers as pairs, one is no share, or a pair's segments differ in length.
         """
-        if len(answers) != len(pairs):
-            raise ValueError(f"there are {len(answers)} answers to {len(pairs)} pairs; give one for each, or None.")
-        for pair, answer in zip(pairs, answers, strict=True):
-            lengths = [len(segment.actions) for segment in pair]
-            if lengths != [self.config.segment] * 2:
-                raise ValueError(
-                    f"segments of {lengths[0]} and {lengths[1]} steps were compared; both must have "
-                    f"{self.config.segment}, as the config says."
-                )
-            if answer is not None and not 0 <= answer <= 1:
-                raise ValueError(f"an answer must be in [0, 1], or None for 'can't tell', not {answer}.")
+        _check_answers(pairs, answers, self.config.segment)
         told = [(pair, answer) for pair, answer in zip(pairs, answers, strict=True) if answer is not None]
         if told:
             self.ensemble.add([pair for pair, _ in told], [float(answer) for _, answer in told])
@@ -169,8 +153,8 @@ class PreferenceLearner:
                 self._watch(fragment)
                 metrics = learner.learn(fragment, self.ensemble.rewards(fragment))
                 self.history.append(
-                    {"steps": learner.num_steps, "labels": len(self.ensemble), "reward": fragment.rewards.mean().item()}
-                    | metrics
+                    {"steps": learner.num_steps, "labels": len(self.ensemble)}
+                    | {"true_reward": fragment.rewards.mean().item(), **metrics}
                 )
                 bar.update(fragment.rewards.numel())
 
@@ -178,5 +162,18 @@ class PreferenceLearner:
         number = self.config.labels_by(self.learner.num_steps) - self.num_asked
         if number >= min(self.config.at_once, self.config.num_labels - self.num_asked) > 0:
             pairs = self.questions(number)
-            self.num_asked += number
             self.tell(pairs, people(pairs))
+            self.num_asked += number
+
+
+def _check_answers(pairs: Sequence[Pair], answers: Sequence[float | None], num_steps: int) -> None:
+    if len(answers) != len(pairs):
+        raise ValueError(f"there are {len(answers)} answers to {len(pairs)} pairs; give one for each, or None.")
+    for (one, two), answer in zip(pairs, answers, strict=True):
+        if {len(one.actions), len(two.actions)} != {num_steps}:
+            raise ValueError(
+                f"segments of {len(one.actions)} and {len(two.actions)} steps were compared; both must have "
+                f"{num_steps}, as the config says."
+            )
+        if answer is not None and not 0 <= answer <= 1:
+            raise ValueError(f"an answer must lie in [0, 1], or be None for 'can't tell', not {answer}.")

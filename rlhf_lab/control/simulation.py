@@ -32,8 +32,8 @@ class Fragment:
     """As they were drawn: numbers may lie outside of [-1, 1]; a finite choice is a one in a row of zeros."""
     rewards: Float[Tensor, "batch step"]
     """Of the task itself."""
-    states: np.ndarray
-    """Of the simulator at each step, for pictures: (batch step)."""
+    states: Float[np.ndarray, "batch step state"]
+    """Of the simulator before each step, for pictures."""
 
 
 class Simulation:
@@ -87,7 +87,7 @@ class Simulation:
         seen, actions, rewards, states = [self.now], [], [], []
         for _ in range(self._fragment):
             chosen = act(seen[-1])
-            states.append([_snapshot(task) for task in self._tasks])
+            states.append(np.stack([_state(task) for task in self._tasks]))
             rewards.append([self._advance(index, action) for index, action in enumerate(self._native(chosen))])
             is_choice = isinstance(self.action_space, Discrete)
             actions.append(one_hot(chosen, self.num_actions).float() if is_choice else chosen)
@@ -96,10 +96,8 @@ class Simulation:
             self._ages[index] = (age + self._fragment) % self._horizon
             if not self._ages[index]:
                 self._begin(index)
-        held = np.empty((len(self._tasks), len(states)), dtype=object)
-        for step, row in enumerate(states):
-            held[:, step] = row
-        return Fragment(torch.stack(seen, 1), torch.stack(actions, 1), torch.tensor(rewards).T.contiguous(), held)
+        both = torch.stack(seen, 1), torch.stack(actions, 1)
+        return Fragment(*both, torch.tensor(rewards).T.contiguous(), np.stack(states, 1))
 
     def _advance(self, index: int, action: Any) -> float:
         if self._pauses[index]:
@@ -135,15 +133,19 @@ def _checked_spaces(name: str, task: gymnasium.Env[Any, Any]) -> tuple[Discrete 
     return actions, seen
 
 
-def _snapshot(task: gymnasium.Env[Any, Any]) -> Any:
-    """The simulator's state, as it is restored for a picture."""
+def _state(task: gymnasium.Env[Any, Any]) -> np.ndarray:
+    """The simulator's state: MuJoCo's positions and velocities, or what Gymnasium's own tasks call so."""
     inner: Any = task.unwrapped
     if hasattr(inner, "data"):
-        return inner.data.qpos.copy(), inner.data.qvel.copy()
-    return np.array(inner.state)
+        return np.concatenate([inner.data.qpos, inner.data.qvel])
+    if not hasattr(inner, "state"):
+        raise ValueError(f"{inner} does not show its state, which clips are made of; give it an attribute `state`.")
+    return np.array(inner.state, dtype=float)
 
 
-def pictures(task: gymnasium.Env[Any, Any], states: np.ndarray) -> UInt8[np.ndarray, "step height width 3"]:
+def pictures(
+    task: gymnasium.Env[Any, Any], states: Float[np.ndarray, "step state"]
+) -> UInt8[np.ndarray, "step height width 3"]:
     """What the simulator looked like at each of `states`.
 
     Args:
@@ -162,7 +164,7 @@ def pictures(task: gymnasium.Env[Any, Any], states: np.ndarray) -> UInt8[np.ndar
     frames = []
     for state in states:
         if hasattr(inner, "data"):
-            inner.set_state(*state)
+            inner.set_state(state[: inner.model.nq], state[inner.model.nq :])
         else:
             inner.state = state
         frames.append(task.render())

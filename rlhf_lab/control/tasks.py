@@ -25,7 +25,9 @@ def make_task(name: str, **settings: Any) -> gymnasium.Env[Any, Any]:
     try:
         return gymnasium.make(name, max_episode_steps=-1, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise ValueError(f"the task {name} needs more than Gymnasium: {error}.") from error
+        raise ValueError(
+            f"the task {name} needs more than Gymnasium ({error}); install it with: pip install 'rlhf-lab[control]'."
+        ) from error
     except gymnasium.error.Error as error:
         raise ValueError(
             f"Gymnasium has no task {name!r} ({error}); `gymnasium.pprint_registry()` lists them."

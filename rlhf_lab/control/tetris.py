@@ -35,6 +35,7 @@ _CELL = 16
 def _placements(shape: list[str]) -> Integer[ndarray, "actions cells two"]:
     """Row and column of each cell of a piece that stands on the floor, for each action."""
     upright = np.array([[cell == "#" for cell in row] for row in reversed(shape)])
+    # Counterclockwise where row 0 is on top; here it is the floor, so clockwise.
     turned = [np.argwhere(np.rot90(upright, turns)) for turns in range(TURNS)]
     return np.array(
         [
@@ -64,18 +65,20 @@ def drops(
     boards = np.zeros((len(cells), ROWS + ABOVE, COLUMNS), dtype=np.int8)
     boards[:, :ROWS] = board
     boards[np.arange(len(cells))[:, None], floor + rows, columns] = piece + 1
-    full = boards.all(-1)
+    full = np.all(boards, axis=-1)
     boards[full] = 0
-    # A stable sort keeps the order of the rows that stay, and lifts those that were cleared to the top.
-    return np.take_along_axis(boards, np.argsort(full, kind="stable")[..., None], axis=1), full.sum(-1)
+    for action in np.flatnonzero(full.any(-1)):
+        # A stable sort keeps the order of the rows that stay, and lifts those that were cleared to the top.
+        boards[action] = boards[action, np.argsort(full[action], kind="stable")]
+    return boards, full.sum(-1)
 
 
 class Tetris(gymnasium.Env[dict[str, Any], np.int64]):
     """A board of 20 rows and 10 columns, seven pieces, each as likely as another; the reward is the lines cleared.
 
     An observation is the `board` (row 0 is the floor) and the `piece` to drop. Action 10 t + c turns the piece t times
-    to the left, and lets it fall straight down, its left edge in column c, or as near to it as the wall allows. A game
-    is over when something is left above the board; for a good player that may be never.
+    clockwise, and lets it fall straight down, its left edge in column c, or as near to it as the wall allows. A game is
+    over when something is left above the board; for a good player that may be never.
 
     Example:
         >>> task = Tetris()
@@ -155,8 +158,8 @@ def board_features(boards: Int8[ndarray, "*many rows columns"]) -> Float[ndarray
     is higher than all). Squares of heights are in hundreds.
 
     Reference:
-        Knox's published code, by which a well begins where both neighbors are filled; here, where both are as high.
-        The first 21 are said to be those of Bertsekas and Ioffe 1996 (unchecked).
+        Knox's published code; under an overhang it sees a shallower well than here. The first 21 are said to be those
+        of Bertsekas and Ioffe 1996 (unchecked).
     """
     heights = column_heights(boards)
     highest = heights.max(-1, keepdims=True)
@@ -183,11 +186,11 @@ def judge_tetris(observation: Any, action: int) -> float:
 
         v = -51 (sum of heights) - 36 holes - 18 (sum of steps between neighbors) + 76 (lines cleared)
 
-    It is good, 1, where v falls by at most 4 * 51, else bad, -1: without a line, a drop may dig no hole and leave the
-    surface no rougher.
+    It is good, 1, where v falls by at most 4 * 51, else bad, -1: without a line, the surface must not become rougher, and
+    a hole is forgiven only where it makes the surface 5 steps smoother.
 
     Reference:
-        The weights, rounded, are Lee's (2013), 'Tetris AI: the (near) perfect bot'; what is good by them is ours.
+        The weights, rounded, are Lee's (2013), 'Tetris AI: the (near) perfect player'; where good begins is ours.
     """
     boards, lines = drops(observation["board"], observation["piece"])
     after, before = _value(boards[action]) + 76 * int(lines[action]), _value(observation["board"])

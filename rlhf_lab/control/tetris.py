@@ -186,8 +186,8 @@ def judge_tetris(observation: Any, action: int) -> float:
 
         v = -51 (sum of heights) - 36 holes - 18 (sum of steps between neighbors) + 76 (lines cleared)
 
-    It is good, 1, where v falls by at most 4 * 51, else bad, -1: without a line, the surface must not become rougher, and
-    a hole is forgiven only where it makes the surface 5 steps smoother.
+    It is good, 1, where v falls by at most 4 * 51, else bad, -1: without a line, the surface must not become rougher,
+    and a hole is forgiven only where it makes the surface 5 steps smoother.
 
     Reference:
         The weights, rounded, are Lee's (2013), 'Tetris AI: the (near) perfect player'; where good begins is ours.

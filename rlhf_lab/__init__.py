@@ -11,6 +11,7 @@ _HOMES = {
     "rlhf_lab.adapters": ("LoRAConfig",),
     "rlhf_lab.control.tamer": ("SimulatedTrainer", "TAMERAgent", "TAMERConfig", "tamer"),
     "rlhf_lab.control.tasks": ("judge_mountain_car", "make_task", "radial_features"),
+    "rlhf_lab.control.tetris": ("Tetris", "judge_tetris", "teach_tetris", "tetris_config", "tetris_features"),
     "rlhf_lab.data.authored": ("authored_pairs", "load_authored"),
     "rlhf_lab.data.datasets": ("TLDR", "load_comparisons", "load_tldr"),
     "rlhf_lab.data.judge": ("Judge", "Judgement"),

@@ -35,7 +35,7 @@ def test_each_seed_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run_systems(SystemsConfig(num_seeds=3, **settings))
     assert measured == [0, 1, 2]
     table = tmp_path / "tables" / "made.csv"
-    assert table.read_text().startswith("# rlhf-lab systems --only made --scale tiny\n")
+    assert table.read_text().startswith("# rlhf-lab systems --only made --scale tiny --num-seeds 3\n")
     assert read_table(table)[1] == {"seed": 1, "value": 0.25, "scale": "tiny"}
 
 

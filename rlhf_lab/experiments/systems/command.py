@@ -52,7 +52,7 @@ def run_systems(config: SystemsConfig) -> Path:
     for system in config.only:
         mine = [job for job in jobs if job.system == system]
         rows = [row for job in mine for row in json.loads((job.folder / "rows.json").read_text(encoding="utf-8"))]
-        command = f"rlhf-lab systems --only {system} --scale {config.scale}"
+        command = f"rlhf-lab systems --only {system} --scale {config.scale} --num-seeds {config.num_seeds}"
         write_table(Path(config.tables) / f"{system}.csv", rows, command=command)
     return write_page(Path(config.tables), Path(config.page))
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from rlhf_lab import plots
 
-SYSTEMS: tuple[str, ...] = ()
+SYSTEMS: tuple[str, ...] = ("tamer", "control_preferences")
 """A module and a template of this package each, in the order of the page."""
 
 
@@ -29,7 +29,7 @@ class Job:
 
 
 def module_of(system: str) -> ModuleType:
-    """Its `rows` and `figures`."""
+    """Its `rows` and `figures`, and perhaps `QUANTITIES`, functions of rows that its template calls by name."""
     return import_module(f"rlhf_lab.experiments.systems.{system}")
 
 
@@ -48,7 +48,8 @@ def section(system: str, rows: Sequence[Mapping[str, Any]], figures: Path, comma
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": lambda value: f"{100 * value:.1f} %", "plain": lambda value: f"{value:.2f}"}
     template = environment.from_string((files("rlhf_lab.experiments.systems") / f"{system}.md.j2").read_text())
-    return template.render(rows=rows, mean=mean, where=where, seeds=seeds_of(rows), command=command)
+    known = {"rows": rows, "mean": mean, "where": where, "seeds": seeds_of(rows), "command": command}
+    return template.render(**known, **getattr(module_of(system), "QUANTITIES", {}))
 
 
 def seeds_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:

@@ -28,6 +28,7 @@ def plot_runs(runs: Mapping[str, tuple[Any, str]], *, title: str, xlabel: str, y
         steps = np.arange(values.shape[1])
         axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
         axes.plot(steps, values.mean(axis=0), "--" if place else "-", color=color, linewidth=2, label=name)
+    axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False)
     return axes
 

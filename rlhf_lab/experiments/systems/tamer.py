@@ -53,7 +53,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
         ),
         "Tetris, two pieces a second": (
             "tamer_tetris",
-            "Two pieces a second: without credit, late praise misleads",
+            "Tetris, fast: without credit, late praise misleads",
             "lines cleared",
         ),
     }
@@ -76,3 +76,11 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
 
 def _by_seed(rows: Sequence[Mapping[str, Any]], key: str) -> list[list[float]]:
     return [[float(row[key]) for row in where(rows, seed=seed)] for seed in seeds_of(rows)]
+
+
+def good_games(rows: Sequence[Mapping[str, Any]], task: str, credit: int, episode: int, least: int = 50) -> int:
+    """How many seeds cleared more than so many lines in a game."""
+    return sum(row["return"] > least for row in where(rows, task=task, credit=credit, episode=episode))
+
+
+QUANTITIES = {"good_games": good_games}

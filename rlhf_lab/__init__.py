@@ -9,6 +9,10 @@ from importlib.metadata import version
 
 _HOMES = {
     "rlhf_lab.adapters": ("LoRAConfig",),
+    "rlhf_lab.control.actor_critic": ("ControlConfig", "Learner"),
+    "rlhf_lab.control.ensemble": ("EnsembleConfig", "RewardEnsemble", "Segment"),
+    "rlhf_lab.control.preferences": ("PreferenceConfig", "PreferenceLearner", "by_true_return"),
+    "rlhf_lab.control.simulation": ("Simulation", "pictures"),
     "rlhf_lab.control.tamer": ("SimulatedTrainer", "TAMERAgent", "TAMERConfig", "tamer"),
     "rlhf_lab.control.tasks": ("judge_mountain_car", "make_task", "radial_features"),
     "rlhf_lab.control.tetris": ("Tetris", "judge_tetris", "teach_tetris", "tetris_config", "tetris_features"),

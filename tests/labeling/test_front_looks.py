@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.jupyter import Lab, Server
 
 pytestmark = [pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(600)]
-KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat")
+KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat", "compare_clips")
 # JupyterLab's body is 0 pixels high and cuts off what is beyond, so that axe would take no text for visible.
 AXE = """async (root) => {
   const style = document.body.style, old = style.overflow;

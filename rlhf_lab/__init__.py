@@ -36,6 +36,7 @@ _HOMES = {
     "rlhf_lab.generation": ("SamplingConfig", "best_of_n", "generate"),
     "rlhf_lab.labeling.clips": ("clip_preferences",),
     "rlhf_lab.labeling.items": ("Item",),
+    "rlhf_lab.labeling.pad": ("replay_pad", "tamer_pad"),
     "rlhf_lab.labeling.report": ("agreement_report",),
     "rlhf_lab.labeling.policy_scores": ("policy_scores",),
     "rlhf_lab.labeling.people": ("simulated_people",),

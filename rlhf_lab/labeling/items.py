@@ -19,6 +19,7 @@ KINDS = {
     "edit": (1, 1),
     "chat": (0, 0),
     "compare_clips": (2, 2),
+    "tamer_pad": (0, 0),
 }
 """Ways of asking, with the least and the largest number of answers that an item of the kind has."""
 AXES = ("overall", "accuracy", "coverage", "coherence")
@@ -243,6 +244,10 @@ def _is_verdict(item: Item, value: dict[str, Any]) -> bool:
     return set(value) == {"rating"} and _is_whole(value["rating"], 1, 7)
 
 
+def _is_session(item: Item, value: dict[str, Any]) -> bool:
+    return set(value) == {"steps", "episodes"} and all(_is_whole(count, 0, 2**53) for count in value.values())
+
+
 def spans_of(item: Item, text: str) -> list[dict[str, Any]]:
     """What an edit changed in the item's only answer; see `edits.spans`."""
     from rlhf_lab.labeling.edits import spans
@@ -258,6 +263,7 @@ _CHECKS: dict[str, Callable[[Item, dict[str, Any]], bool]] = {
     "edit": _is_edit,
     "chat": _is_verdict,
     "compare_clips": _is_clip_choice,
+    "tamer_pad": _is_session,
 }
 _EXAMPLES = {
     "compare": '{"scale": 8, "step": 1 to 8}, {"choice": "tie"} or {"choice": "cannot_compare"}',
@@ -266,5 +272,6 @@ _EXAMPLES = {
     "thumbs": '{"thumb": "up" or "down", "ideal": text}',
     "edit": '{"text": the new text, "spans": what spans() gives for it}',
     "chat": '{"rating": 1 to 7}',
+    "tamer_pad": '{"steps": how many, "episodes": how many}',
     "compare_clips": '{"choice": "first", "second", "tie" or "cannot_compare"}',
 }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlhf_lab.models import Policy
 
 _FRONT = Path(__file__).parent / "front"
-_PARTS = ("elements", "sending", "page", "compare", "rank", "rate", "thumbs", "edit", "chat", "clips", "main")
+_PARTS = ("elements", "sending", "page", "compare", "rank", "rate", "thumbs", "edit", "chat", "clips", "pad", "main")
 _TITLES = {
     "compare": "Compare two answers",
     "rank": "Put answers in order",
@@ -33,13 +33,27 @@ _TITLES = {
 }
 
 
-class LabelWidget(anywidget.AnyWidget):
+class FrontWidget(anywidget.AnyWidget):
     """A page of a session; `.store` and `.session` are what it writes to and how."""
 
     _esm = "\n".join((_FRONT / f"{part}.js").read_text(encoding="utf-8") for part in _PARTS)
     _css = (_FRONT / "style.css").read_text(encoding="utf-8")
     setup = traitlets.Dict().tag(sync=True)
     screen = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, session: Any, **shown: Any) -> None:
+        """Show the session."""
+        super().__init__(**shown)
+        self.session, self.store = session, session.store
+        self.on_msg(self._on_message)
+
+    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
+        reply = self.session.handle(content if isinstance(content, dict) else {})
+        self.send(*(reply if isinstance(reply, tuple) else (reply,)))
+
+
+class LabelWidget(FrontWidget):
+    """A page that asks about items."""
 
     def __init__(self, session: Session, guidelines: str) -> None:
         """Show the session, under the guidelines."""
@@ -54,12 +68,7 @@ class LabelWidget(anywidget.AnyWidget):
         }
         title, tree = _TITLES[session.kind], parse(guidelines)
         setup = {"kind": session.kind, "title": title, "options": shown, "guidelines": tree}
-        super().__init__(setup=setup, screen=session.screen())
-        self.session, self.store = session, session.store
-        self.on_msg(self._on_message)
-
-    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
-        self.send(self.session.handle(content if isinstance(content, dict) else {}))
+        super().__init__(session, setup=setup, screen=session.screen())
 
 
 def _front(

@@ -9,6 +9,8 @@ from typing import Any
 
 from playwright.sync_api import Locator, expect
 
+from tests.labeling import pads
+
 Act = Callable[[Locator, dict[str, Any]], None]
 KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat", "compare_clips")
 CLIPS = """
@@ -36,6 +38,8 @@ def rows(kind: str, num: int) -> list[dict[str, Any]]:
 def cell(kind: str, store: Path, num: int = 8, options: str = "") -> str:
     """A cell that asks about them."""
     lines = ["import itertools, json", "from rlhf_lab.labeling.widget import *"]
+    if kind == "tamer_pad":
+        return pads.cell(store)
     if kind == "chat":
         lines += [
             "count = itertools.count()",

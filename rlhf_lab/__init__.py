@@ -40,7 +40,9 @@ _HOMES = {
     "rlhf_lab.experiments.tldr": ("TLDRConfig", "run_tldr"),
     "rlhf_lab.feedback": ("LearnedReward", "Reward", "gold_judge", "population", "simulated_labels"),
     "rlhf_lab.generation": ("SamplingConfig", "best_of_n", "generate"),
+    "rlhf_lab.labeling.clips": ("clip_preferences",),
     "rlhf_lab.labeling.items": ("Item",),
+    "rlhf_lab.labeling.pad": ("replay_pad", "tamer_pad"),
     "rlhf_lab.labeling.report": ("agreement_report",),
     "rlhf_lab.labeling.policy_scores": ("policy_scores",),
     "rlhf_lab.labeling.people": ("simulated_people",),
@@ -49,7 +51,7 @@ _HOMES = {
     "rlhf_lab.labeling.exchange": ("export_labels", "import_labels"),
     "rlhf_lab.labeling.store": ("LabelStore",),
     "rlhf_lab.labeling.talking": ("reply_with",),
-    "rlhf_lab.labeling.widget": ("chat", "compare", "edit", "rank", "rate", "thumbs"),
+    "rlhf_lab.labeling.widget": ("chat", "compare", "compare_clips", "edit", "rank", "rate", "thumbs"),
     "rlhf_lab.lesson_plots": (
         "draw_best_of_n",
         "plot_axes_of",

@@ -140,11 +140,14 @@ def time_per_item(labels: Labels) -> dict[str, float]:
     return {"median": median, "lower_quartile": low, "upper_quartile": high, "n": float(len(seconds))}
 
 
+_NOT_READ = ("chat", "compare_clips", "tamer_pad")
+
+
 def quick_answers(labels: Labels, *, words_per_minute: float | int = QUICK_WORDS_PER_MINUTE) -> list[Mapping[str, Any]]:
     """The labels that came sooner than one can read the item's prompt and answers.
 
-    A prompt that the labeler had answered before is not counted again. Labels whose time was not measured, and chats,
-    are never quick.
+    A prompt that the labeler had answered before is not counted again. Labels whose time was not measured are never
+    quick, and neither are those of chats and of what is watched and not read.
 
     Args:
         words_per_minute: The fastest that anyone reads; see `QUICK_WORDS_PER_MINUTE`.
@@ -155,7 +158,7 @@ def quick_answers(labels: Labels, *, words_per_minute: float | int = QUICK_WORDS
             texts = [*label["answers"], *([] if (name, label["prompt"]) in known else [label["prompt"]])]
             known.add((name, label["prompt"]))
             needed = 60 * sum(map(_num_words, texts)) / words_per_minute
-            if label["kind"] != "chat" and 0 < label["seconds"] < needed:
+            if label["kind"] not in _NOT_READ and 0 < label["seconds"] < needed:
                 quick.append(label)
     return quick
 

@@ -11,7 +11,16 @@ from typing import Any
 
 from rlhf_lab.labeling.schema import StoreError
 
-KINDS = {"compare": (2, 2), "rank": (2, 9), "rate": (1, 1), "thumbs": (1, 1), "edit": (1, 1), "chat": (0, 0)}
+KINDS = {
+    "compare": (2, 2),
+    "rank": (2, 9),
+    "rate": (1, 1),
+    "thumbs": (1, 1),
+    "edit": (1, 1),
+    "chat": (0, 0),
+    "compare_clips": (2, 2),
+    "tamer_pad": (0, 0),
+}
 """Ways of asking, with the least and the largest number of answers that an item of the kind has."""
 AXES = ("overall", "accuracy", "coverage", "coherence")
 """What a summary is rated on, 1 to 7. Stiennon et al. 2020, arXiv:2009.01325, appendix C.2."""
@@ -26,6 +35,8 @@ FLAGS = (
     "moralizes",
 )
 """What a rated answer can be flagged for; after the metadata of Ouyang et al. 2022, arXiv:2203.02155, table 3."""
+FILM = {"frames": "how many", "columns": "frames in a row of the picture", "frames_per_second": "when played"}
+"""What the `info` of two clips has, whose answers are pictures of all their frames; see `clips`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,8 @@ class Item:
             raise StoreError(f"two answers are the same text, so there is nothing to choose: {self._name()}; drop one.")
         for name, text in [("prompt", self.prompt), *((f"answer {i}", text) for i, text in enumerate(self.answers))]:
             self._check_text(name, text)
+        if self.kind == "compare_clips" and not (FILM.keys() <= self.info.keys()):
+            raise StoreError(f"clips are made of arrays of frames, by lab.compare_clips: {self._name()} has none.")
         if self.gold is not None and self.gold not in range(len(self.answers)):
             raise StoreError(f"gold is the index of the right answer or None, not {self.gold!r}: {self._name()}.")
         object.__setattr__(self, "id", self.id or self._digest())
@@ -195,6 +208,10 @@ def _is_comparison(item: Item, value: dict[str, Any]) -> bool:
     return set(value) == {"scale", "step"} and value["scale"] in (8, 9) and _is_whole(value["step"], 1, value["scale"])
 
 
+def _is_clip_choice(item: Item, value: dict[str, Any]) -> bool:
+    return set(value) == {"choice"} and value["choice"] in ("first", "second", "tie", "cannot_compare")
+
+
 def _is_ranking(item: Item, value: dict[str, Any]) -> bool:
     ranks = value.get("ranks")
     if set(value) != {"ranks"} or not isinstance(ranks, list) or len(ranks) != len(item.answers):
@@ -227,6 +244,10 @@ def _is_verdict(item: Item, value: dict[str, Any]) -> bool:
     return set(value) == {"rating"} and _is_whole(value["rating"], 1, 7)
 
 
+def _is_session(item: Item, value: dict[str, Any]) -> bool:
+    return set(value) == {"steps", "episodes"} and all(_is_whole(count, 0, 2**53) for count in value.values())
+
+
 def spans_of(item: Item, text: str) -> list[dict[str, Any]]:
     """What an edit changed in the item's only answer; see `edits.spans`."""
     from rlhf_lab.labeling.edits import spans
@@ -241,6 +262,8 @@ _CHECKS: dict[str, Callable[[Item, dict[str, Any]], bool]] = {
     "thumbs": _is_thumb,
     "edit": _is_edit,
     "chat": _is_verdict,
+    "compare_clips": _is_clip_choice,
+    "tamer_pad": _is_session,
 }
 _EXAMPLES = {
     "compare": '{"scale": 8, "step": 1 to 8}, {"choice": "tie"} or {"choice": "cannot_compare"}',
@@ -249,4 +272,6 @@ _EXAMPLES = {
     "thumbs": '{"thumb": "up" or "down", "ideal": text}',
     "edit": '{"text": the new text, "spans": what spans() gives for it}',
     "chat": '{"rating": 1 to 7}',
+    "tamer_pad": '{"steps": how many, "episodes": how many}',
+    "compare_clips": '{"choice": "first", "second", "tie" or "cannot_compare"}',
 }

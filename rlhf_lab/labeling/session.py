@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf_lab.labeling import edits
-from rlhf_lab.labeling.items import AXES, FLAGS, Assignment
+from rlhf_lab.labeling.items import AXES, FILM, FLAGS, Assignment
 from rlhf_lab.labeling.schema import StoreBusyError, StoreError
 from rlhf_lab.labeling.store import LabelStore
 from rlhf_lab.records import QUERY_TEMPLATE
 
+_OTHER = {"first": "second", "second": "first"}
 VERSION = "1"
 """Of the front ends; each label says with which one it was made."""
 _QUERY = re.compile(
@@ -93,7 +94,7 @@ class Session:
         self._place: int | None = None
         self._done: set[str] = set()  # A page that waits too long for a reply sends its message again.
         self._guard = threading.RLock()  # Messages come on another thread than cells run on.
-        if not store.has_items(kind):
+        if not store.item_ids(kind):
             raise StoreError(f"the store {store.name} has no items to {kind} yet; give some as `items`.")
         store.enroll(labeler)
 
@@ -217,6 +218,8 @@ class Session:
             view["post"] = _post(item.prompt)
         if self.kind == "edit":
             view["answers"] = list(item.answers)  # Spans count its characters.
+        if self.kind == "compare_clips":
+            view["film"] = {name: item.info[name] for name in FILM}
         if self.kind == "chat":
             view |= {"messages": conversation(assignment), "offer": _offer(assignment)}
         return view
@@ -237,6 +240,8 @@ def in_shown_order(value: dict[str, Any], sides: Sequence[int]) -> dict[str, Any
     """
     if "step" in value and list(sides) == [1, 0]:
         return value | {"step": value["scale"] + 1 - value["step"]}
+    if value.get("choice") in _OTHER and list(sides) == [1, 0]:
+        return {"choice": _OTHER[value["choice"]]}
     if "ranks" in value:
         return value | {"ranks": [value["ranks"][side] for side in sides]}
     return value
@@ -251,7 +256,7 @@ def in_item_order(value: dict[str, Any], sides: Sequence[int]) -> dict[str, Any]
     """
     if isinstance(value.get("ranks"), list) and len(value["ranks"]) == len(sides):
         return value | {"ranks": [value["ranks"][sides.index(place)] for place in range(len(sides))]}
-    if isinstance(value.get("step"), int) and value.get("scale") in (8, 9):
+    if value.get("choice") in _OTHER or (isinstance(value.get("step"), int) and value.get("scale") in (8, 9)):
         return in_shown_order(value, sides)  # Two sides: to swap them again is to swap them back.
     return value
 

@@ -126,10 +126,10 @@ class LabelStore:
         with self._reading() as connection:
             return log.read_items(connection, None, None if kind is None else check_kind(kind))
 
-    def has_items(self, kind: str) -> bool:
-        """Whether there are any of this kind."""
+    def item_ids(self, kind: str) -> set[str]:
+        """Ids of the items of this kind."""
         with self._reading() as connection:
-            return connection.scalar(sa.select(items.c.id).where(items.c.kind == check_kind(kind)).limit(1)) is not None
+            return set(connection.scalars(sa.select(items.c.id).where(items.c.kind == check_kind(kind))))
 
     def prioritize(self, priorities: dict[str, float]) -> None:
         """Ask the items with the highest priority first; they come before all that are not named.

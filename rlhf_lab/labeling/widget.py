@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
+from rlhf_lab.labeling.clips import KIND, QUESTION, Clip, clip_items
 from rlhf_lab.labeling.items import FLAGS, Item
 from rlhf_lab.labeling.markdown import default_guidelines, parse
 from rlhf_lab.labeling.schema import StoreError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rlhf_lab.models import Policy
 
 _FRONT = Path(__file__).parent / "front"
-_PARTS = ("elements", "sending", "page", "compare", "rank", "rate", "thumbs", "edit", "chat", "main")
+_PARTS = ("elements", "sending", "page", "compare", "rank", "rate", "thumbs", "edit", "chat", "clips", "pad", "main")
 _TITLES = {
     "compare": "Compare two answers",
     "rank": "Put answers in order",
@@ -28,16 +29,31 @@ _TITLES = {
     "thumbs": "Thumbs up or down",
     "edit": "Improve an answer",
     "chat": "Talk to a policy",
+    "compare_clips": "Compare two clips",
 }
 
 
-class LabelWidget(anywidget.AnyWidget):
+class FrontWidget(anywidget.AnyWidget):
     """A page of a session; `.store` and `.session` are what it writes to and how."""
 
     _esm = "\n".join((_FRONT / f"{part}.js").read_text(encoding="utf-8") for part in _PARTS)
     _css = (_FRONT / "style.css").read_text(encoding="utf-8")
     setup = traitlets.Dict().tag(sync=True)
     screen = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, session: Any, **shown: Any) -> None:
+        """Show the session."""
+        super().__init__(**shown)
+        self.session, self.store = session, session.store
+        self.on_msg(self._on_message)
+
+    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
+        reply = self.session.handle(content if isinstance(content, dict) else {})
+        self.send(*(reply if isinstance(reply, tuple) else (reply,)))
+
+
+class LabelWidget(FrontWidget):
+    """A page that asks about items."""
 
     def __init__(self, session: Session, guidelines: str) -> None:
         """Show the session, under the guidelines."""
@@ -52,12 +68,7 @@ class LabelWidget(anywidget.AnyWidget):
         }
         title, tree = _TITLES[session.kind], parse(guidelines)
         setup = {"kind": session.kind, "title": title, "options": shown, "guidelines": tree}
-        super().__init__(setup=setup, screen=session.screen())
-        self.session, self.store = session, session.store
-        self.on_msg(self._on_message)
-
-    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
-        self.send(self.session.handle(content if isinstance(content, dict) else {}))
+        super().__init__(session, setup=setup, screen=session.screen())
 
 
 def _front(
@@ -217,6 +228,38 @@ def chat(
         store.assign(labeler, [item.id for item in own])
     limit = num_conversations if items is None else None
     return _front("chat", items, store, labeler, guidelines, Options(comment=comment, limit=limit), ways)
+
+
+def compare_clips(
+    pairs: Sequence[Sequence[Clip]] | None = None,
+    *,
+    store: LabelStore | str | Path = "labels.sqlite",
+    labeler: str = "me",
+    question: str = QUESTION,
+    frames_per_second: float = 10.0,
+    comment: bool = False,
+    guidelines: str | None = None,
+    limit: int | None = None,
+) -> LabelWidget:
+    """Ask which of two clips shows the better behavior (Christiano et al. 2017, arXiv:1706.03741, section 2.2.2).
+
+    Both play in step. The choice is the left one, the right one, "equally good", or "cannot tell", from which nothing
+    is learnt; `clip_preferences` reads the choices.
+
+    Args:
+        pairs: What to ask about, added to the store if it does not have it: two arrays uint8 (frames, height, width, 3)
+            of the same number of frames. Without them the store's own pairs are asked.
+        question: What is asked of each pair.
+        frames_per_second: How fast the clips play, at most 60.
+
+    The others, and the errors, as in `compare`.
+    """
+    store = store if isinstance(store, LabelStore) else LabelStore(store)
+    if pairs is not None:
+        shown = {"question": question, "frames_per_second": frames_per_second}
+        if new := clip_items(pairs, **shown, known=store.item_ids(KIND)):
+            store.add_items(new, KIND)
+    return _front(KIND, None, store, labeler, guidelines, Options(comment=comment, limit=limit))
 
 
 def _way(way: Any, seed: int) -> Respond:

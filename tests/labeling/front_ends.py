@@ -9,8 +9,20 @@ from typing import Any
 
 from playwright.sync_api import Locator, expect
 
+from tests.labeling import pads
+
 Act = Callable[[Locator, dict[str, Any]], None]
-KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat")
+KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat", "compare_clips")
+CLIPS = """
+def clips(num):
+    import numpy as np
+    frames = np.full((2 * num, 8, 60, 90, 3), 235, np.uint8)
+    for index, time in np.ndindex(frames.shape[:2]):
+        place = 2 * index + 6 * time
+        frames[index, time, 24:36, place:place + 12] = 10 * index, 60, 160
+    return list(zip(frames[::2], frames[1::2]))
+"""
+"""Pairs of clips in which a square moves to the right."""
 
 
 def rows(kind: str, num: int) -> list[dict[str, Any]]:
@@ -26,12 +38,17 @@ def rows(kind: str, num: int) -> list[dict[str, Any]]:
 def cell(kind: str, store: Path, num: int = 8, options: str = "") -> str:
     """A cell that asks about them."""
     lines = ["import itertools, json", "from rlhf_lab.labeling.widget import *"]
+    if kind == "tamer_pad":
+        return pads.cell(store)
     if kind == "chat":
         lines += [
             "count = itertools.count()",
             "def respond(messages): return f'reply {next(count)} of {len(messages)}'",
         ]
         return "\n".join([*lines, f"chat(respond, store={str(store)!r}, labeler='ana' {options})"])
+    if kind == "compare_clips":
+        lines.append(f"{CLIPS}\ncompare_clips(clips({num}), store={str(store)!r}, labeler='ana' {options})")
+        return "\n".join(lines)
     items = f"json.loads({json.dumps(rows(kind, num))!r})"
     return "\n".join([*lines, f"{kind}({items}, store={str(store)!r}, labeler='ana' {options})"])
 
@@ -44,6 +61,24 @@ def done(widget: Locator, num: int) -> None:
     """Until `num` items are done, and saved."""
     expect(widget.locator(".rl-count")).to_have_text(re.compile(rf"^{num} of "))
     saved(widget)
+
+
+def clips(num: int) -> list[tuple[Any, Any]]:
+    """The clips of `CLIPS`."""
+    names: dict[str, Any] = {}
+    exec(CLIPS, names)
+    return names["clips"](num)
+
+
+_CHOICES = {"first": ("1", "ArrowLeft"), "second": ("2", "ArrowRight"), "tie": ("T", "t"), "cannot_compare": ("C", "c")}
+
+
+def _mouse_clips(widget: Locator, value: dict[str, Any]) -> None:
+    widget.get_by_test_id(f"choice-{_CHOICES[value['choice']][0]}").click()
+
+
+def _keys_clips(widget: Locator, value: dict[str, Any]) -> None:
+    widget.page.keyboard.press(_CHOICES[value["choice"]][1])
 
 
 def _mouse_compare(widget: Locator, value: dict[str, Any]) -> None:
@@ -245,6 +280,11 @@ WAYS = {
             {"text": "A cat left \u00e9\U0001f600."},
             {"text": ""},
         ),
+    ),
+    "compare_clips": Way(
+        _mouse_clips,
+        _keys_clips,
+        tuple({"choice": choice} for choice in ("first", "second", "tie", "cannot_compare", "second")),
     ),
     "chat": Way(_mouse_chat, _keys_chat, tuple({"rating": rating} for rating in (1, 7, 4, 2, 6))),
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.jupyter import Lab
 
 pytestmark = [pytest.mark.alone, pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(300)]
-KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat")
+KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat", "compare_clips")
 # Time from a choice to the next item on the page, in the page, for the choice at hand.
 LATENCY = """async (root) => {
   const title = () => root.querySelector('.rl-title')?.textContent;
@@ -199,3 +199,44 @@ def test_the_post_is_withheld_until_the_summaries_are_interpreted(lab: "Lab", tm
     assert label["value"] == {"scale": 9, "step": 5}
     texts = label["steps"][0]["interpretation"]
     assert [texts[side] for side in label["sides"]] == ["That A left", "That B left"]
+
+
+# The frames that both clips show, for some time: the square is where it is in that frame.
+PLAYED = """async ([root, ms]) => {
+  const seen = [], start = performance.now();
+  const places = () => [...root.querySelectorAll('canvas')].map((canvas) => {
+    const { data } = canvas.getContext('2d').getImageData(0, 30, canvas.width, 1);
+    return Array.from({ length: canvas.width }, (_, x) => data[4 * x + 1]).findIndex((green) => green === 60); });
+  while (performance.now() - start < ms) {
+    await new Promise((painted) => requestAnimationFrame(painted));
+    const text = root.querySelector('[data-testid="moment"]').textContent;
+    if (seen.at(-1)?.text !== text) seen.push({ text, at: performance.now() - start, places: places() });
+  }
+  return seen; }"""
+
+
+def test_clips_play_in_step_and_space_holds_them(lab: "Lab", tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    from tests.labeling.front_ends import cell
+
+    widget = lab.switch(lab.server.notebook(cell("compare_clips", tmp_path / "labels.sqlite"))).run()
+    # The harness asks for reduced motion, so nothing moves before somebody wants it to.
+    expect(widget.get_by_test_id("play")).to_have_text("Space Play")
+    root = widget.element_handle()
+    (still,) = lab.page.evaluate(PLAYED, [root, 400])
+    assert still["text"] == "Frame 1 of 8"
+    widget.focus()
+    lab.page.keyboard.press("Space")
+    seen = lab.page.evaluate(PLAYED, [root, 2500])  # Twice 0.8 s and the half second after it.
+    lab.page.keyboard.press("Space")
+    expect(widget.get_by_test_id("play")).to_have_text("Space Play")
+    frames = [int(one["text"].split()[1]) for one in seen]
+    assert set(frames) == set(range(1, 9)) and frames.count(3) == 2
+    starts = sorted(place - 6 * (frame - 1) for frame, one in zip(frames, seen, strict=True) for place in one["places"])
+    assert starts[0] + 2 == starts[-1] and starts.count(starts[0]) == len(seen)  # Each pair has its squares 2 apart.
+    first, last = (next(one["at"] for one, frame in zip(seen, frames, strict=True) if frame == at) for at in (2, 8))
+    assert abs(last - first - 600) < 100  # Ten frames a second.
+    assert len(lab.page.evaluate(PLAYED, [root, 300])) == 1
+    lab.page.keyboard.press("r")
+    expect(widget.get_by_test_id("moment")).to_have_text("Frame 8 of 8")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.jupyter import Lab, Server
 
 pytestmark = [pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(600)]
-KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat")
+KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat", "compare_clips", "tamer_pad")
 # JupyterLab's body is 0 pixels high and cuts off what is beyond, so that axe would take no text for visible.
 AXE = """async (root) => {
   const style = document.body.style, old = style.overflow;
@@ -39,6 +39,7 @@ def axe(page: "Page", node: "Locator") -> dict[str, Any]:
 
 
 def check(page: "Page", widget: "Locator", where: str) -> None:
+    widget.scroll_into_view_if_needed()  # Of what is out of sight axe does not know the contrast.
     found = axe(page, widget)
     wrong = [
         (rule["id"], [node["html"][:150] for node in rule["nodes"]])
@@ -55,6 +56,9 @@ def states(kind: str, widget: "Locator") -> Any:
     yield "guidelines"
     widget.get_by_role("button", name="Guidelines").click()
     yield "plain"
+    if kind == "tamer_pad":
+        yield from _states_of_a_pad(widget)
+        return
     widget.get_by_role("button", name="Skip").click()
     yield "reason"
     widget.page.keyboard.press("Escape")
@@ -70,6 +74,19 @@ def states(kind: str, widget: "Locator") -> Any:
         widget.get_by_role("textbox", name="Your version").fill("Something else left.")
         expect(widget.locator("ins").first).to_be_visible()
         yield "changed"
+
+
+def _states_of_a_pad(widget: "Locator") -> Any:
+    from playwright.sync_api import expect
+
+    widget.get_by_test_id("play").click()
+    expect(widget.get_by_test_id("info")).to_contain_text("steps a second")
+    widget.get_by_test_id("good").click()
+    expect(widget.locator(".rl-status")).to_contain_text("Good, press 1")
+    yield "playing"
+    widget.page.keyboard.press("s")
+    expect(widget.locator(".rl-status")).to_contain_text("Stopped after 1 press")
+    yield "stopped"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +131,7 @@ def test_usable_at_twice_the_size_and_in_a_narrow_window(
         for state in states(kind, widget):
             overflow, outside = widget.evaluate(INSIDE)
             assert overflow <= 0 and not outside, (kind, state, overflow, outside)
-        if kind not in ("chat", "edit"):
+        if kind not in ("chat", "edit", "tamer_pad"):
             WAYS[kind].by_mouse(widget, WAYS[kind].values[0])
             done(widget, 1)
     page.context.close()

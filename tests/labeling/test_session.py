@@ -10,8 +10,8 @@ from rlhf_lab.labeling.markdown import default_guidelines, parse
 from rlhf_lab.labeling.schema import StoreError
 from rlhf_lab.labeling.session import Options, Session
 from rlhf_lab.labeling.store import LabelStore
-from rlhf_lab.labeling.widget import LabelWidget, chat, compare, edit, rank, rate, thumbs
-from tests.labeling.front_ends import KINDS, WAYS, rows
+from rlhf_lab.labeling.widget import LabelWidget, chat, compare, compare_clips, edit, rank, rate, thumbs
+from tests.labeling.front_ends import KINDS, WAYS, clips, rows
 
 SECRETS = ("secret policy", "secret info", "gold")
 
@@ -24,6 +24,8 @@ def store(tmp_path: Path) -> LabelStore:
 def widget(kind: str, store: LabelStore, **options: Any) -> LabelWidget:
     if kind == "chat":
         return chat(lambda messages: f"reply to {messages[-1]['content']}", store=store, labeler="ana", **options)
+    if kind == "compare_clips":
+        return compare_clips(clips(6), store=store, labeler="ana", **options)
     made = []
     for row in rows(kind, 6):
         sources = [f"secret policy {place}" for place in range(len(row["answers"]))]
@@ -57,7 +59,7 @@ def test_the_page_is_never_told_who_wrote_what(kind: str, store: LabelStore) -> 
     text = json.dumps([{name: value for name, value in one.items() if not name.startswith("_")} for one in told])
     assert not [secret for secret in SECRETS if secret in text]
     sides = {tuple(label["sides"]) for label in store.labels()}
-    assert kind not in ("compare", "rank") or len(sides) > 1
+    assert kind not in ("compare", "rank", "compare_clips") or len(sides) > 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

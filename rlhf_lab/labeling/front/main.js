@@ -1,6 +1,6 @@
 // What anywidget calls.
 
-const FRONTS = { compare, rank, rate, thumbs, edit, chat };
+const FRONTS = { compare, rank, rate, thumbs, edit, chat, compare_clips };
 
 export default {
   render({ model, el: parent }) {
@@ -8,17 +8,14 @@ export default {
     const root = el("section", { class: "rlhf-label tex2jax_ignore mathjax_ignore", tabindex: "0", role: "group", "aria-label": title,
       "data-kind": kind, "data-testid": "rlhf-label", "data-lm-suppress-shortcuts": true });
     parent.append(root);
-    const page = new Page(model, root);
-    const onMessage = (reply) => {
-      if (reply.uid === "preview") page.front.current.onPreview?.(reply);
-      else page.sender.receive(reply);
-    };
+    const page = kind === "tamer_pad" ? new Pad(model, root) : new Page(model, root);
+    const onMessage = (reply, buffers) => page.receive(reply, buffers);
     // The kernel that this page spoke to is gone, or was restarted.
     const onLive = () => model.comm_live !== true && page.sender.lose();
     model.on("msg:custom", onMessage);
     model.on("comm_live_update", onLive);
     return () => {
-      clearInterval(page.clock);
+      page.close();
       model.off("msg:custom", onMessage);
       model.off("comm_live_update", onLive);
     };

@@ -169,6 +169,15 @@ class Page {
 
   // What comes back
 
+  receive(reply) {
+    if (reply.uid === "preview") this.front.current.onPreview?.(reply);
+    else this.sender.receive(reply);
+  }
+
+  close() {
+    clearInterval(this.clock);
+  }
+
   onReply(message, reply) {
     if (!reply.screen) return;
     const before = this.shown;

@@ -95,6 +95,7 @@ _HOMES = {
         "plot_pulled",
         "plot_token_losses",
     ),
+    "rlhf_lab.training.a2c": ("A2CConfig", "a2c", "a2c_config"),
     "rlhf_lab.training.dpo": ("DPOConfig", "dpo", "dpo_config"),
     "rlhf_lab.training.fit": ("OptimizerConfig",),
     "rlhf_lab.training.ppo": ("PPOConfig", "ppo", "ppo_config"),

@@ -24,7 +24,7 @@ def wordy(prompts: list[str], responses: list[str]) -> list[float]:
 
 
 def test_the_first_gradient_of_ppo_is_that_of_a2c() -> None:
-    logprobs, advantages, values, returns = (torch.randn(3, 5, generator=seeded(seed)) for seed in range(4))
+    logprobs, advantages, returns = (torch.randn(3, 5, generator=seeded(seed)) for seed in range(3))
     for ratio_loss, loss in (
         (lambda now: clipped_surrogate(now, logprobs, advantages, clip_range=0.2), policy_gradient_loss),
         (lambda now: clipped_value_error(now, logprobs, returns, clip_range=0.2), None),

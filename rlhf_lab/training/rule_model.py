@@ -59,8 +59,8 @@ class RuleModelConfig:
 
 def rule_model_config(scale: str) -> RuleModelConfig:
     """The preset of a scale."""
-    fast = OptimizerConfig(learning_rate=1e-3, warmup_fraction=0.05)
-    laptop = RuleModelConfig(num_epochs=2.0, batch_size=16, optimizer=fast, max_prompt_tokens=240)
+    fast = OptimizerConfig(learning_rate=3e-3, warmup_fraction=0.05)
+    laptop = RuleModelConfig(num_epochs=2.0, batch_size=8, optimizer=fast, max_prompt_tokens=240)
     laptop = replace(laptop, max_response_tokens=96)
     return {"tiny": laptop, "laptop": laptop, "gpu": RuleModelConfig(micro_batch_size=8)}[check_scale(scale)]
 

@@ -1,0 +1,197 @@
+"""Sparrow's rules: a rule model from adversarial probing, and a policy that is fined for what it probably breaks."""
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from matplotlib.axes import Axes
+from scipy.stats import mannwhitneyu
+
+from rlhf_lab import plots
+from rlhf_lab.data.datasets import column, load_tldr
+from rlhf_lab.data.rules import Rule, load_rules
+from rlhf_lab.data.world import World, WorldPost
+from rlhf_lab.evaluation import preference_rate, win_rate, write_summaries
+from rlhf_lab.experiments.systems.sections import Job, mean, where
+from rlhf_lab.feedback import LearnedReward, Reward, population
+from rlhf_lab.generation import SamplingConfig
+from rlhf_lab.models import Policy, RewardModel
+from rlhf_lab.probing import (
+    Probe,
+    RuleReward,
+    answers,
+    best_temptations,
+    probes,
+    rule_labels,
+    violation_rates,
+    with_rule,
+)
+from rlhf_lab.runs import Run
+from rlhf_lab.shipped import load_trained
+from rlhf_lab.training.a2c import a2c, a2c_config
+from rlhf_lab.training.rule_model import rule_model_config, train_rule_model
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a scale fixes."""
+
+    size: str
+    """Of the models that ship."""
+    rated: int
+    """Answers to probes from which the rule model learns."""
+    tried: int
+    """Posts on which a prober tries each temptation."""
+    probed: int
+    """Held-out probes of each rule."""
+    posts: int
+    """Held-out posts without a prober."""
+    num_steps: int
+    fine: float
+    kl_coef: float
+
+
+SIZES = {
+    "tiny": Sizes("small", 22, 1, 1, 8, 2, 2.0, 0.1),
+    "laptop": Sizes("medium", 1100, 8, 16, 256, 88, 2.0, 0.1),
+}
+EXPLORING = SamplingConfig(max_response_tokens=48, temperature=1.0)
+"""While answers are rated and in training: at 0.5 a policy that is tempted nearly always does the same."""
+ANSWERING = SamplingConfig(max_response_tokens=48, temperature=0.5)
+"""While it is probed; the laptop's own."""
+ANY = "Do not break a rule."
+"""What a classifier reads that is not told which rule."""
+POLICIES = ("supervised", "preference", "preference and rules")
+
+
+def rows(job: Job) -> list[dict[str, Any]]:
+    """Violations under probing, preference without it, and how well the rule model tells."""
+    sizes, rules, seed = SIZES[job.scale], load_rules(), job.seed
+    supervised, liking = (load_trained(stage, sizes.size) for stage in ("supervised", "reward_model"))
+    assert isinstance(supervised, Policy) and isinstance(liking, RewardModel)
+    asked = probes(rules, _posts(job, "rated", sizes.rated), seed=seed)
+    labels = rule_labels(
+        asked, answers(supervised, asked, EXPLORING, seed=seed), rules, num_rules=len(rules), seed=seed
+    )
+    run = Run(job.folder / "rule_model", seed=seed, identity={"scale": job.scale})
+    rule_model = train_rule_model(supervised, labels, rule_model_config(job.scale), run=run)
+    preference = LearnedReward(liking)
+    rewards: dict[str, Reward] = {"preference": preference}
+    rewards["preference and rules"] = RuleReward(preference, rule_model, rules, fine=sizes.fine)
+    policies = {"supervised": supervised}
+    for name, reward in rewards.items():
+        policies[name] = _tuned(job, name.replace(" ", "_"), supervised, reward, liking, rules)
+    found = _told(job, supervised, rule_model, labels, rules)
+    for name, policy in policies.items():
+        found += [{"policy": name} | row for row in _probed(job, policy, rules)]
+        found.append({"kind": "preference", "policy": name} | _liked(job, policy))
+    return found
+
+
+def _posts(job: Job, use: str, number: int) -> list[WorldPost]:
+    return list(World().posts(job.seed, f"rules/{use}", number))
+
+
+def _tuned(job: Job, name: str, policy: Policy, reward: Reward, liking: RewardModel, rules: Sequence[Rule]) -> Policy:
+    """A2C on posts as they are and on probes, one to two."""
+    sizes, preset = SIZES[job.scale], a2c_config(job.scale)
+    number = sizes.num_steps * preset.prompts_per_step
+    plain = [post.query for post in _posts(job, "plain", number // 3)]
+    tempting = [
+        probe.prompt for probe in probes(rules, _posts(job, "tempting", number - len(plain)), seed=job.seed + 1)
+    ]
+    prompts = plain + tempting
+    random.Random(job.seed).shuffle(prompts)
+    config = replace(preset, sampling=EXPLORING, kl_coef=sizes.kl_coef, num_steps=sizes.num_steps)
+    run = Run(job.folder / name, seed=job.seed, identity={"scale": job.scale})
+    return a2c(policy, reward, Dataset.from_dict({"prompt": prompts}), config, critic_from=liking, run=run)
+
+
+def _probed(job: Job, policy: Policy, rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """Each rule's violations where the prober has found out what works best against this very policy."""
+    sizes = SIZES[job.scale]
+    best = best_temptations(policy, rules, _posts(job, "tried", sizes.tried), ANSWERING, seed=job.seed)
+    asked = probes(rules, _posts(job, "probed", sizes.probed * len(rules)), seed=job.seed + 2, chosen=best)
+    rates = violation_rates(asked, answers(policy, asked, ANSWERING, seed=job.seed))
+    return [{"kind": "probed", "rule": name, "tempting": best[name][0], "rate": rate} for name, rate in rates.items()]
+
+
+def _liked(job: Job, policy: Policy) -> dict[str, float]:
+    """How often its summaries of posts as they are beat the posters' own, by the gold judge and by people."""
+    data = load_tldr(scale=job.scale).validation
+    posts = data.select(range(min(SIZES[job.scale].posts, len(data))))
+    people, seeds = population(seed=job.seed), itertools.count(job.seed)
+    texts = (column(posts, "prompt"), write_summaries(policy, posts), column(posts, "completion"))
+    chosen = preference_rate(*texts, lambda asked, pairs: people.votes(asked, pairs, 1, seed=next(seeds))[0])
+    return {"gold_win_rate": win_rate(*texts).mean, "people_win_rate": chosen.mean}
+
+
+def _told(
+    job: Job, policy: Policy, rule_model: RewardModel, labels: Dataset, rules: Sequence[Rule]
+) -> list[dict[str, Any]]:
+    """For each rule, how well violations are told: by the rule model, and by one that only knows of good and bad."""
+    asked = probes(rules, _posts(job, "held out", max(22, SIZES[job.scale].rated // 3)), seed=job.seed + 3)
+    written = answers(policy, asked, EXPLORING, seed=job.seed + 1)
+    run = Run(job.folder / "any_rule", seed=job.seed, identity={"scale": job.scale})
+    one_for_all = train_rule_model(policy, _by_any_rule(labels), rule_model_config(job.scale), run=run)
+    prompts = [probe.prompt for probe in asked]
+    badness = LearnedReward(one_for_all)(prompts, [with_rule(text, ANY) for text in written])
+    found = []
+    for rule in rules:
+        told = LearnedReward(rule_model)(prompts, [with_rule(text, rule.text) for text in written])
+        broken = _broken(rule, asked, written)
+        areas = {"rule_model": area_under_roc(told, broken), "any_rule": area_under_roc(badness, broken)}
+        found.append({"kind": "told", "rule": rule.id, "share": float(np.mean(broken))} | areas)
+    return found
+
+
+def _broken(rule: Rule, asked: Sequence[Probe], written: Sequence[str]) -> list[bool]:
+    return [probe.is_broken_by(text, rule) for probe, text in zip(asked, written, strict=True)]
+
+
+def _by_any_rule(labels: Dataset) -> Dataset:
+    """A row for each answer: whether it broke any rule."""
+    rows = itertools.groupby(labels.to_list(), key=lambda row: (row["prompt"], row["response"]))
+    return Dataset.from_list(
+        [
+            {"prompt": prompt, "response": response, "rule": ANY, "violated": any(row["violated"] for row in group)}
+            for (prompt, response), group in rows
+        ]
+    )
+
+
+def area_under_roc(scores: Sequence[float], broken: Sequence[bool]) -> float:
+    """How often a broken one scores above a kept one, ties half; 0.5 is chance, and where there are only one kind.
+
+    Example:
+        >>> area_under_roc([1.0, 2.0, 3.0, 2.0], [False, True, True, False])
+        0.875
+    """
+    is_broken = np.asarray(broken, dtype=bool)
+    above, below = np.asarray(scores)[is_broken], np.asarray(scores)[~is_broken]
+    if not above.size or not below.size:
+        return 0.5
+    return float(mannwhitneyu(above, below).statistic / (above.size * below.size))
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
+    """Violations of each rule by each policy."""
+    axes = plots.new_axes("Fined for rules, a policy keeps most of them", "", "broken under probing [%]")
+    probed = where(rows, kind="probed")
+    names = list(dict.fromkeys(row["rule"] for row in probed))
+    for offset, (policy, color) in enumerate(zip(POLICIES, (plots.REFERENCE, plots.PROXY, plots.POLICY), strict=True)):
+        rates = [100 * mean(where(probed, policy=policy, rule=name), "rate") for name in names]
+        places = np.arange(len(names)) + 0.27 * (offset - 1)
+        axes.bar(places, rates, width=0.25, color=color, label=policy)
+        for seed in sorted({row["seed"] for row in probed}):
+            one = [100 * mean(where(probed, policy=policy, rule=name, seed=seed), "rate") for name in names]
+            axes.plot(places, one, ".", color="black", markersize=3)
+    axes.set_xticks(range(len(names)), names, rotation=30)
+    axes.set_ylim(0, 105)
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, **plots.BESIDE)
+    return {"rules": axes}

@@ -65,10 +65,10 @@ CHECKS: dict[str, Callable[[Reading, Any], bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """Something that a summary must not do. Rule(id="brief", text="Use no more than 25 words.", check={"at_most": 25}).
+    """Something that a summary must not do. Rule(id="brief", text="Use no more than 20 words.", check={"at_most": 20}).
 
     Example:
-        >>> Rule(id="brief", text=" ", check={"at_most": 25})
+        >>> Rule(id="brief", text=" ", check={"at_most": 20})
         Traceback (most recent call last):
         ...
         ValueError: the rule 'brief' has no text; say in plain words what it asks, since the rule model reads only that.

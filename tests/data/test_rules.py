@@ -10,7 +10,7 @@ from rlhf_lab.data.world import FAITHFUL, World
 from rlhf_lab.probing import new_probe, temptations
 
 RULES = {rule.id: rule for rule in load_rules()}
-LEAVES_OUT = ("event", "question")
+LEAVES_OUT = ("event", "question", "feeling")
 """Rules that the start of a summary always breaks, as long as nothing follows."""
 POST = next(World().posts(0, "rules", 1))
 WHO = POST.facts["who"]
@@ -25,7 +25,7 @@ def test_at_least_eight_rules_ship_and_each_check_is_used() -> None:
 @pytest.mark.parametrize(
     ("rule", "breaks", "keeps"),
     [
-        ("brief", " word" * 26 + ".", " word" * 25 + "."),
+        ("brief", " word" * 21 + ".", " word" * 20 + "."),
         ("unsure", " My cat left, I guess.", " My cat left."),
         ("insist", " For sure, my cat left.", " For my cat."),
         ("beg", " My cat left. Please help.", " Please."),
@@ -41,10 +41,11 @@ def test_checks_of_words_by_hand(rule: str, breaks: str, keeps: str) -> None:
 
 def test_checks_of_facts() -> None:
     told = World().summary(random.Random(0), POST, FAITHFUL)
-    for rule in ("true", "event", "question", "copy"):
+    for rule in ("true", "event", "question", "feeling", "copy"):
         assert not RULES[rule].is_broken(POST.query, told), rule
     assert RULES["event"].is_broken(POST.query, "I'm torn.")
     assert RULES["question"].is_broken(POST.query, "I'm torn.")
+    assert RULES["feeling"].is_broken(POST.query, "My cat left.") == ("feeling" in POST.facts)
     other = next(post for post in World().posts(1, "rules", 50) if post.frame.id != POST.frame.id)
     assert RULES["true"].is_broken(POST.query, World().summary(random.Random(0), other, FAITHFUL))
     words = POST.post.split()

@@ -41,7 +41,9 @@ class Sizes:
     """What a scale fixes."""
 
     size: str
-    """Of the models that ship."""
+    """Of the policies, and of the reward model."""
+    rule_size: str
+    """Of the policy that the rule model starts from: each answer is read with every rule."""
     rated: int
     """Answers to probes from which the rule model learns."""
     tried: int
@@ -56,39 +58,44 @@ class Sizes:
 
 
 SIZES = {
-    "tiny": Sizes("small", 22, 1, 1, 8, 2, 2.0, 0.1),
-    "laptop": Sizes("medium", 1100, 8, 16, 256, 88, 2.0, 0.1),
+    "tiny": Sizes("small", "small", 24, 1, 1, 8, 2, 2.0, 0.1),
+    "laptop": Sizes("large", "medium", 900, 6, 16, 128, 60, 2.0, 0.1),
 }
-EXPLORING = SamplingConfig(max_response_tokens=48, temperature=1.0)
+EXPLORING = SamplingConfig(max_response_tokens=48, temperature=0.7)
 """While answers are rated and in training: at 0.5 a policy that is tempted nearly always does the same."""
 ANSWERING = SamplingConfig(max_response_tokens=48, temperature=0.5)
 """While it is probed; the laptop's own."""
 ANY = "Do not break a rule."
 """What a classifier reads that is not told which rule."""
+NUM_RATED = 6
+"""Rules that a rater goes through for each answer, the one that was probed among them."""
+RATE = 4e-4
+"""Of the policy: four times PPO's, for fewer and larger updates."""
 POLICIES = ("supervised", "preference", "preference and rules")
+"""The second is the course's human feedback: PPO for the same reward model, on posts without a prober."""
 
 
 def rows(job: Job) -> list[dict[str, Any]]:
     """Violations under probing, preference without it, and how well the rule model tells."""
     sizes, rules, seed = SIZES[job.scale], load_rules(), job.seed
-    supervised, liking = (load_trained(stage, sizes.size) for stage in ("supervised", "reward_model"))
-    assert isinstance(supervised, Policy) and isinstance(liking, RewardModel)
-    asked = probes(rules, _posts(job, "rated", sizes.rated), seed=seed)
-    labels = rule_labels(
-        asked, answers(supervised, asked, EXPLORING, seed=seed), rules, num_rules=len(rules), seed=seed
+    supervised, liked, liking = (
+        load_trained(stage, sizes.size) for stage in ("supervised", "human_feedback", "reward_model")
     )
-    run = Run(job.folder / "rule_model", seed=seed, identity={"scale": job.scale})
-    rule_model = train_rule_model(supervised, labels, rule_model_config(job.scale), run=run)
-    preference = LearnedReward(liking)
-    rewards: dict[str, Reward] = {"preference": preference}
-    rewards["preference and rules"] = RuleReward(preference, rule_model, rules, fine=sizes.fine)
-    policies = {"supervised": supervised}
-    for name, reward in rewards.items():
-        policies[name] = _tuned(job, name.replace(" ", "_"), supervised, reward, liking, rules)
-    found = _told(job, supervised, rule_model, labels, rules)
-    for name, policy in policies.items():
-        found += [{"policy": name} | row for row in _probed(job, policy, rules)]
-        found.append({"kind": "preference", "policy": name} | _liked(job, policy))
+    reader = load_trained("supervised", sizes.rule_size)
+    asked = probes(rules, _posts(job, "rated", sizes.rated), seed=seed)
+    written = answers(supervised, asked, EXPLORING, seed=seed)  # type: ignore[arg-type]
+    labels = rule_labels(asked, written, rules, num_rules=NUM_RATED, seed=seed)
+    identity = {"scale": job.scale}
+    run = Run(job.folder / "rule_model", seed=seed, identity=identity)
+    rule_model = train_rule_model(reader, labels, rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
+    run = Run(job.folder / "any_rule", seed=seed, identity=identity)
+    any_rule = train_rule_model(reader, _by_any_rule(labels), rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
+    reward = RuleReward(LearnedReward(liking), rule_model, rules, fine=sizes.fine)  # type: ignore[arg-type]
+    kept = _tuned(job, supervised, reward, liking, rules)  # type: ignore[arg-type]
+    found = _told(job, supervised, rule_model, any_rule, rules)  # type: ignore[arg-type]
+    for name, policy in zip(POLICIES, (supervised, liked, kept), strict=True):
+        found += [{"policy": name} | row for row in _probed(job, policy, rules)]  # type: ignore[arg-type]
+        found.append({"kind": "preference", "policy": name} | _liked(job, policy))  # type: ignore[arg-type]
     return found
 
 
@@ -96,7 +103,7 @@ def _posts(job: Job, use: str, number: int) -> list[WorldPost]:
     return list(World().posts(job.seed, f"rules/{use}", number))
 
 
-def _tuned(job: Job, name: str, policy: Policy, reward: Reward, liking: RewardModel, rules: Sequence[Rule]) -> Policy:
+def _tuned(job: Job, policy: Policy, reward: Reward, liking: RewardModel, rules: Sequence[Rule]) -> Policy:
     """A2C on posts as they are and on probes, one to two."""
     sizes, preset = SIZES[job.scale], a2c_config(job.scale)
     number = sizes.num_steps * preset.prompts_per_step
@@ -106,8 +113,9 @@ def _tuned(job: Job, name: str, policy: Policy, reward: Reward, liking: RewardMo
     ]
     prompts = plain + tempting
     random.Random(job.seed).shuffle(prompts)
-    config = replace(preset, sampling=EXPLORING, kl_coef=sizes.kl_coef, num_steps=sizes.num_steps)
-    run = Run(job.folder / name, seed=job.seed, identity={"scale": job.scale})
+    rate = replace(preset.optimizer, learning_rate=RATE)
+    config = replace(preset, sampling=EXPLORING, kl_coef=sizes.kl_coef, num_steps=sizes.num_steps, optimizer=rate)
+    run = Run(job.folder / "policy", seed=job.seed, identity={"scale": job.scale})
     return a2c(policy, reward, Dataset.from_dict({"prompt": prompts}), config, critic_from=liking, run=run)
 
 
@@ -131,15 +139,13 @@ def _liked(job: Job, policy: Policy) -> dict[str, float]:
 
 
 def _told(
-    job: Job, policy: Policy, rule_model: RewardModel, labels: Dataset, rules: Sequence[Rule]
+    job: Job, policy: Policy, rule_model: RewardModel, any_rule: RewardModel, rules: Sequence[Rule]
 ) -> list[dict[str, Any]]:
     """For each rule, how well violations are told: by the rule model, and by one that only knows of good and bad."""
     asked = probes(rules, _posts(job, "held out", max(22, SIZES[job.scale].rated // 3)), seed=job.seed + 3)
     written = answers(policy, asked, EXPLORING, seed=job.seed + 1)
-    run = Run(job.folder / "any_rule", seed=job.seed, identity={"scale": job.scale})
-    one_for_all = train_rule_model(policy, _by_any_rule(labels), rule_model_config(job.scale), run=run)
     prompts = [probe.prompt for probe in asked]
-    badness = LearnedReward(one_for_all)(prompts, [with_rule(text, ANY) for text in written])
+    badness = LearnedReward(any_rule)(prompts, [with_rule(text, ANY) for text in written])
     found = []
     for rule in rules:
         told = LearnedReward(rule_model)(prompts, [with_rule(text, rule.text) for text in written])

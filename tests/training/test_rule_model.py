@@ -80,12 +80,12 @@ def test_labels_that_say_nothing_are_refused(rows: list[dict[str, Any]], message
 
 
 def test_settings_that_cannot_be_meant_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"num_epochs \(0\) and batch_size \(64\) must be above 0"):
-        RuleModelConfig(num_epochs=0)
+    with pytest.raises(ValueError, match=r"num_epochs \(0\.0\) and batch_size \(64\) must be above 0"):
+        RuleModelConfig(num_epochs=0.0)
 
 
 def test_probes_are_chosen_asked_and_rated(policy: Policy) -> None:
-    rules, posts = load_rules(), list(World().posts(0, "probing", 22))
+    rules, posts = load_rules(), list(World().posts(0, "probing", 24))
     sampling = SamplingConfig(max_response_tokens=6, temperature=1.0)
     best = best_temptations(policy, rules, posts[:2], sampling, seed=0, num_kept=2)
     assert set(best) == {rule.id for rule in rules}

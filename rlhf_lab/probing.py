@@ -10,7 +10,7 @@ Reference: Glaese et al. 2022 (Sparrow), arXiv:2209.14375, there with people who
 import itertools
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from rlhf_lab.feedback import LearnedReward, Reward
 from rlhf_lab.generation import SamplingConfig, generate
 from rlhf_lab.models import Policy, RewardModel
 
+Write = Callable[[Sequence[str]], list[str]]
+"""From prompts to an answer for each."""
 NUM_COPIED = 4
 """Words of the post that a prober writes down, to see whether the policy goes on copying."""
 
@@ -103,29 +105,27 @@ def probes(
     return made
 
 
-def answers(policy: Policy, asked: Sequence[Probe], sampling: SamplingConfig, *, seed: int) -> list[str]:
-    """What the policy writes behind each probe."""
-    rng = torch.Generator().manual_seed(seed)
-    return [group[0] for group in generate(policy, [probe.prompt for probe in asked], sampling, rng=rng)]
+def writer(policy: Policy, sampling: SamplingConfig, *, seed: int) -> Write:
+    """A policy as one who answers prompts."""
+
+    def write(prompts: Sequence[str]) -> list[str]:
+        rng = torch.Generator().manual_seed(seed)
+        return [group[0] for group in generate(policy, prompts, sampling, rng=rng)]
+
+    return write
 
 
 def best_temptations(
-    policy: Policy,
-    rules: Sequence[Rule],
-    posts: Sequence[WorldPost],
-    sampling: SamplingConfig,
-    *,
-    seed: int,
-    num_kept: int = 1,
+    write: Write, rules: Sequence[Rule], posts: Sequence[WorldPost], *, seed: int, num_kept: int = 1
 ) -> dict[str, list[str]]:
-    """What works best against a policy: every temptation of every rule is tried on all of `posts`.
+    """What works best against who writes: every temptation of every rule is tried on all of `posts`.
 
     Returns:
         The ids of the rules to the temptations that broke them most often, the best first.
     """
     rng = random.Random(f"best/{seed}")
     asked = [new_probe(rule, tempting, post, rng) for rule in rules for tempting in temptations(rule) for post in posts]
-    written = answers(policy, asked, sampling, seed=seed)
+    written = write([probe.prompt for probe in asked])
     broken: dict[tuple[str, str], int] = {}
     for probe, response in zip(asked, written, strict=True):
         key = (probe.rule.id, probe.tempting)

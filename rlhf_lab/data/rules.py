@@ -30,7 +30,9 @@ def _says_nothing_else(reading: Reading, wanted: bool) -> bool:
 
 
 def _says(reading: Reading, slot: str) -> bool:
-    return slot not in reading.facts or slot in dict(reading.judgement.covered)
+    # Right or wrong: whether it is true is another rule's matter.
+    told = reading.judgement
+    return slot not in reading.facts or slot in dict((*told.covered, *told.misattributed, *told.invented))
 
 
 def _has_at_most(reading: Reading, most: int) -> bool:

@@ -13,7 +13,7 @@ from rlhf_lab.equations.preference import rule_violation_loss
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.generation import SamplingConfig
 from rlhf_lab.models import Policy
-from rlhf_lab.probing import RuleReward, answers, best_temptations, probes, rule_labels, violation_rates, with_rule
+from rlhf_lab.probing import RuleReward, best_temptations, probes, rule_labels, violation_rates, with_rule, writer
 from rlhf_lab.runs import Run
 from rlhf_lab.training.fit import OptimizerConfig
 from rlhf_lab.training.rule_model import RuleModelConfig, rule_model_config, train_rule_model
@@ -87,13 +87,15 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
 def test_probes_are_chosen_asked_and_rated(policy: Policy) -> None:
     rules, posts = load_rules(), list(World().posts(0, "probing", 24))
     sampling = SamplingConfig(max_response_tokens=6, temperature=1.0)
-    best = best_temptations(policy, rules, posts[:2], sampling, seed=0, num_kept=2)
+    write = writer(policy, sampling, seed=2)
+    best = best_temptations(write, rules, posts[:2], seed=0, num_kept=2)
     assert set(best) == {rule.id for rule in rules}
     asked = probes(rules, posts, seed=1, chosen=best)
     assert [probe.rule.id for probe in asked] == 2 * [rule.id for rule in rules]
     assert all(probe.tempting in best[probe.rule.id] for probe in asked)
     assert asked == probes(rules, posts, seed=1, chosen=best)
-    written = answers(policy, asked, sampling, seed=2)
+    written = write([probe.prompt for probe in asked])
+    assert written == write([probe.prompt for probe in asked])
     rates = violation_rates(asked, written)
     assert (
         rates["event"]

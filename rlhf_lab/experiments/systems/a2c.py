@@ -17,7 +17,7 @@ from rlhf_lab.shipped import load_trained
 from rlhf_lab.training.a2c import a2c, a2c_config
 from rlhf_lab.training.ppo import ppo, ppo_config
 
-SIZES = {"tiny": ("small", 4, 2), "laptop": ("medium", 32, 4)}
+SIZES = {"tiny": ("small", 4, 2), "laptop": ("large", 32, 4)}
 """Of the models, held-out posts, and looks at them after the first."""
 COLORS = {"ppo": plots.POLICY, "a2c": plots.PROXY}
 

@@ -206,7 +206,7 @@ def area_under_roc(scores: Sequence[float], broken: Sequence[bool]) -> float:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """Violations of each rule by each policy."""
-    axes = plots.new_axes("Fined for rules, a policy keeps most of them", "", "broken under probing [%]")
+    axes = plots.new_axes("Rules broken under probing", "", "share of probes [%]")
     probed = where(rows, kind="probed")
     names = list(dict.fromkeys(row["rule"] for row in probed))
     for offset, (policy, color) in enumerate(DRAWN.items()):
@@ -216,8 +216,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
         for seed in sorted({row["seed"] for row in probed}):
             one = [100 * mean(where(probed, policy=policy, rule=name, seed=seed), "rate") for name in names]
             axes.plot(places, one, ".", color="black", markersize=3)
-    axes.set_xticks(range(len(names)), names, rotation=30)
-    axes.set_ylim(0, 105)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_ylim(0, 125)  # room for the legend
+    axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="x", visible=False)
-    axes.legend(frameon=False, **plots.BESIDE)
+    axes.legend(frameon=False, loc="upper center", ncols=3)
     return {"rules": axes}

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ def rows(job: Job) -> list[dict[str, Any]]:
     asked = probes(rules, _posts(job, "rated", sizes.rated), seed=seed, chosen=best)
     written = write([probe.prompt for probe in asked])
     labels = rule_labels(asked, written, rules, num_rules=NUM_RATED, seed=seed)
-    identity = {"scale": job.scale}
+    identity = asdict(sizes)
     run = Run(job.folder / "rule_model", seed=seed, identity=identity)
     rule_model = train_rule_model(reader, labels, rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
     run = Run(job.folder / "any_rule", seed=seed, identity=identity)
@@ -130,7 +130,7 @@ def _tuned(
     random.Random(job.seed).shuffle(prompts)
     rate = replace(preset.optimizer, learning_rate=RATE)
     config = replace(preset, sampling=EXPLORING, kl_coef=sizes.kl_coef, num_steps=sizes.num_steps, optimizer=rate)
-    run = Run(job.folder / "policy", seed=job.seed, identity={"scale": job.scale})
+    run = Run(job.folder / "policy", seed=job.seed, identity=asdict(sizes))
     return a2c(policy, reward, Dataset.from_dict({"prompt": prompts}), config, critic_from=liking, run=run)
 
 

@@ -19,6 +19,7 @@ _HOMES = {
     "rlhf_lab.data.authored": ("authored_pairs", "load_authored"),
     "rlhf_lab.data.datasets": ("TLDR", "load_comparisons", "load_tldr"),
     "rlhf_lab.data.judge": ("Judge", "Judgement"),
+    "rlhf_lab.data.rules": ("Rule", "load_rules"),
     "rlhf_lab.data.world": ("World",),
     "rlhf_lab.evaluation": (
         "best_of_n_rows",
@@ -89,6 +90,7 @@ _HOMES = {
         "plot_scales",
         "plot_tastes",
     ),
+    "rlhf_lab.probing": ("RuleReward", "probes", "rule_labels"),
     "rlhf_lab.records": ("Comparison", "Demonstration", "Label", "Prompt"),
     "rlhf_lab.course.checking": ("check",),
     "rlhf_lab.course.marking": ("grade_written",),
@@ -102,10 +104,12 @@ _HOMES = {
         "plot_pulled",
         "plot_token_losses",
     ),
+    "rlhf_lab.training.a2c": ("A2CConfig", "a2c", "a2c_config"),
     "rlhf_lab.training.dpo": ("DPOConfig", "dpo", "dpo_config"),
     "rlhf_lab.training.fit": ("OptimizerConfig",),
     "rlhf_lab.training.ppo": ("PPOConfig", "ppo", "ppo_config"),
     "rlhf_lab.training.reward_model": ("RewardModelConfig", "reward_model_config", "train_reward_model"),
+    "rlhf_lab.training.rule_model": ("RuleModelConfig", "rule_model_config", "train_rule_model"),
     "rlhf_lab.training.supervised": ("PretrainConfig", "SFTConfig", "pretrain", "sft", "sft_config"),
     "rlhf_lab.vllm_backend": ("VLLMBackend",),
 }

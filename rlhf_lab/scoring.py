@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from rlhf_lab.attention import can_unpad, read_unpadded
 from rlhf_lab.data.batching import Candidates, TokenBatch
-from rlhf_lab.equations.sequence import token_logprobs
+from rlhf_lab.equations.sequence import entropy, token_logprobs
 from rlhf_lab.layouts import Layout
 
 MOST_LOGITS = 2**25
@@ -42,6 +42,20 @@ def candidate_logprobs(
 
     hidden = _hidden(network, candidates, shared_prompt)
     return _at(mask, over_vocabulary(network, hidden, candidates.responses[mask], logprobs))
+
+
+def candidate_logprobs_and_entropies(
+    network: PreTrainedModel, candidates: Candidates, *, temperature: float = 1.0
+) -> tuple[Float[Tensor, "batch candidates response"], Float[Tensor, "batch candidates response"]]:
+    """`candidate_logprobs`, and the entropy of the distribution that each token was drawn from [nats].
+
+    In one reading, since processes that share their gradients want one forward for each backward.
+    """
+    mask, hidden = candidates.response_mask, _hidden(network, candidates, None)
+    tokens = candidates.responses[mask]
+    logprobs = over_vocabulary(network, hidden, tokens, lambda logits, at: token_logprobs(logits / temperature, at))
+    entropies = over_vocabulary(network, hidden, tokens, lambda logits, _: entropy(logits / temperature))
+    return _at(mask, logprobs), _at(mask, entropies)
 
 
 def candidate_scores(

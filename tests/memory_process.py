@@ -15,7 +15,7 @@ from rlhf_lab import memory
 from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.memory import MemoryEstimate, estimate_memory
 from rlhf_lab.models import new_reward_model
-from rlhf_lab.training import ppo, supervised
+from rlhf_lab.training import actor_critic, ppo, supervised
 
 LIMITS = {"max_prompt_tokens": 192, "max_response_tokens": 48}
 SIZES = {"num_steps": 1, "prompts_per_step": 4, "minibatch_size": 4, "num_candidates": 2, "num_epochs": 2}
@@ -46,7 +46,7 @@ def main() -> None:
         seen.append(estimate_memory(*args, **settings))  # type: ignore[arg-type]
         return recompute
 
-    supervised.check_memory = ppo.check_memory = look  # type: ignore[assignment]
+    supervised.check_memory = actor_critic.check_memory = look  # type: ignore[assignment]
     small = lab.load_base("tiny")
     run_stage(stage, small, lora)  # What is loaded when it is first needed, is here now.
     config = LlamaConfig(

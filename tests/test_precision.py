@@ -25,7 +25,7 @@ from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs, candidate_scores
 from rlhf_lab.shipped import load_trained
-from rlhf_lab.training import ppo as ppo_module
+from rlhf_lab.training import actor_critic
 from rlhf_lab.training.ppo import ppo, ppo_config
 from tests.capabilities import ROOT
 
@@ -153,7 +153,7 @@ def test_a_gpus_memory_is_what_was_estimated(lora: LoRAConfig | None, monkeypatc
     policy, model = loaded("large", "cpu")
     seen: list[float] = []
     monkeypatch.setattr(
-        ppo_module, "check_memory", lambda *args, **settings: seen.append(estimate_memory(*args, **settings).total)
+        actor_critic, "check_memory", lambda *args, **settings: seen.append(estimate_memory(*args, **settings).total)
     )
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

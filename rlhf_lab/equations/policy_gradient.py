@@ -175,6 +175,57 @@ def clipped_value_error(
     return 0.5 * torch.maximum((values - returns).square(), (clipped_values - returns).square())
 
 
+def policy_gradient_loss(
+    logprobs: Float[Tensor, "batch response"], advantages: Float[Tensor, "batch response"]
+) -> Float[Tensor, "batch response"]:
+    """A2C's loss of each token, to be minimized: the surrogate of PPO without the ratio.
+
+        L_t = -A_t log pi(y_t)
+
+    Its value says nothing; its gradient is that of the expected return. It is the gradient of `clipped_surrogate` too,
+    as long as the policy is the one that sampled: there the ratio is 1, and d rho_t = d log pi(y_t). Not reduced and
+    not masked.
+
+    Args:
+        logprobs: Of the policy that sampled and is being trained; carries the gradient.
+        advantages: Without a graph.
+
+    Reference:
+        Mnih et al. 2016, arXiv:1602.01783, section 4, with its sign changed; there, without the entropy bonus.
+
+    Example:
+        >>> logprobs = torch.tensor([[0.5, 0.25]]).log().requires_grad_()
+        >>> loss = policy_gradient_loss(logprobs, torch.tensor([[3.0, -1.0]]))
+        >>> torch.exp(loss)  # (1 / 0.5)^3 and (1 / 0.25)^-1
+        tensor([[8.0000, 0.2500]], grad_fn=<ExpBackward0>)
+        >>> loss.sum().backward()
+        >>> logprobs.grad
+        tensor([[-3.,  1.]])
+    """
+    return -advantages * logprobs
+
+
+def value_error(
+    values: Float[Tensor, "batch response"], returns: Float[Tensor, "batch response"]
+) -> Float[Tensor, "batch response"]:
+    """A2C's loss of the critic at each token, to be minimized: that of PPO without the clipping.
+
+        L_t = 0.5 (V_t - R_t)^2
+
+    Args:
+        values: Of the critic that is being trained; carries the gradient.
+        returns: Targets, advantage (not whitened) plus old value.
+
+    Reference:
+        Mnih et al. 2016, arXiv:1602.01783, algorithm S3, where the 0.5 is in the learning rate.
+
+    Example:
+        >>> value_error(torch.tensor([[0.1, 2.0]]), torch.ones(1, 2))
+        tensor([[0.4050, 0.5000]])
+    """
+    return 0.5 * (values - returns).square()
+
+
 def adaptive_kl_coef(kl_coef: float, kl: float, *, target: float, num_steps: int, horizon: int = 10_000) -> float:
     """The KL coefficient of the next rollout: higher where KL was above its target, lower where below.
 

@@ -182,6 +182,26 @@ def ranking_loss(
     return pairwise_loss(scores, is_pair.to(scores.dtype), is_pair)
 
 
+def rule_violation_loss(scores: Float[Tensor, "*batch"], violated: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Loss of a rule model at each label, the surprise at it [nats]: binary cross-entropy.
+
+        L = -v log sigma(s) - (1 - v) log(1 - sigma(s)),   sigma(s) = P(rule violated | dialogue, rule)
+
+    Args:
+        scores: s, log-odds of a violation; unlike a reward's, their zero has a meaning.
+        violated: v, 1 where a rater says that the rule was broken, 0 where it was kept; between them if raters differ.
+
+    Reference:
+        Glaese et al. 2022 (Sparrow), arXiv:2209.14375, where the rule model is a conditional classifier.
+
+    Example:
+        >>> odds = torch.tensor([3.0, 3.0]).log()
+        >>> torch.exp(-rule_violation_loss(odds, torch.tensor([1.0, 0.0])))
+        tensor([0.7500, 0.2500])
+    """
+    return (1.0 - violated) * scores - functional.logsigmoid(scores)
+
+
 def feedback_credit(
     starts: Float[Tensor, " steps"],
     ends: Float[Tensor, " steps"],

@@ -18,8 +18,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from rlhf_lab.adapters import LoRAConfig, shared_copy
-from rlhf_lab.data.batching import decode_responses
+from rlhf_lab.adapters import LoRAConfig
 from rlhf_lab.data.datasets import prompts_of
 from rlhf_lab.equations.policy_gradient import (
     adaptive_kl_coef,
@@ -31,14 +30,14 @@ from rlhf_lab.equations.policy_gradient import (
 from rlhf_lab.equations.sequence import masked_mean
 from rlhf_lab.feedback import Reward
 from rlhf_lab.generation import Backend, SamplingConfig, TransformersBackend
-from rlhf_lab.memory import Texts, check_memory
-from rlhf_lab.models import Policy, RewardModel, new_critic, trainable
+from rlhf_lab.memory import Texts
+from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_logprobs, candidate_values
-from rlhf_lab.seams import checked
-from rlhf_lab.training.experience import Models, Training, collect, means_of, with_advantages
-from rlhf_lab.training.fit import Fit, Frozen, OptimizerConfig
+from rlhf_lab.training.actor_critic import flat, for_each_token, keep_sample, new_models
+from rlhf_lab.training.experience import Training, collect, means_of, with_advantages
+from rlhf_lab.training.fit import Fit, OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,15 +192,18 @@ def ppo(  # noqa: PLR0913 - four are equations
     config = configured(PPOConfig(), config, overrides)
     run = run or Run()
     run.share(config.minibatch_size)  # What does not divide is refused before anything is sampled.
-    shaped_rewards = _for_each_token("shaped_rewards", shaped_rewards, kl_shaped_rewards)
-    advantages = _for_each_token("advantages", advantages, gae)
-    surrogate = _for_each_token("surrogate", surrogate, clipped_surrogate)
-    value_error = _for_each_token("value_error", value_error, clipped_value_error)
+    shaped_rewards = for_each_token("shaped_rewards", shaped_rewards, kl_shaped_rewards)
+    advantages = for_each_token("advantages", advantages, gae)
+    surrogate = for_each_token("surrogate", surrogate, clipped_surrogate)
+    value_error = for_each_token("value_error", value_error, clipped_value_error)
     texts, held_out_texts = prompts_of(prompts), prompts_of(held_out) if held_out is not None else []
     tokenizer = policy.tokenizer
-    models = _models(policy, reward, critic_from or reward, config, run, backend or TransformersBackend())
-    actor, critic = models.policy, models.critic
-    assert isinstance(actor, Fit) and isinstance(critic, Fit)
+    updates = config.num_steps * config.num_epochs * (config.prompts_per_step // config.minibatch_size)
+    optimizers = (config.optimizer, config.critic_optimizer)
+    size, writer = config.largest(run.accelerator.num_processes), backend or TransformersBackend()
+    actor, critic, models = new_models(
+        "ppo", policy, reward, critic_from or reward, run, writer, optimizers, updates, size, lora=config.lora
+    )
     lookers = replace(models, critic=None)
     price = _KLPrice(config.kl_coef, config.kl_target)
 
@@ -228,38 +230,9 @@ def ppo(  # noqa: PLR0913 - four are equations
             )
         ]
         run.log(step, metrics | _means(losses) | {"ppo/explained_variance": batch.explained_variance})
-        _show(run, step, asked, batch, tokenizer)
+        keep_sample(run, step, asked, batch, tokenizer)
         price.follow(batch.kl.mean().item(), config.prompts_per_step * config.num_candidates)
     return Policy(actor.trained(), tokenizer, tuple(run.history))  # type: ignore[arg-type]
-
-
-def _for_each_token(seam: str, equation: Callable[..., Tensor], own: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    # Not the first argument's shape: of `shaped_rewards` these are scores, one for each response.
-    return checked(seam, equation, own, lambda _, second, *more: second.shape, "token")
-
-
-def _models(
-    policy: Policy, reward: Reward | RewardModel, start: object, config: PPOConfig, run: Run, backend: Backend
-) -> Models:
-    """Two networks that learn and two that are only read, on the run's device; the critic comes from `start`."""
-    updates = config.num_steps * config.num_epochs * (config.prompts_per_step // config.minibatch_size)
-    kind = {"lora": config.lora, "device": run.device}
-    actor = trainable(policy.network, rng=run.rng("adapter"), **kind)
-    critic = new_critic(start if isinstance(start, RewardModel) else policy, generator=run.rng("critic"), **kind)
-    if isinstance(reward, RewardModel):
-        reward = RewardModel(shared_copy(reward.network).to(run.device), reward.tokenizer)  # type: ignore[arg-type]
-    learning = [(actor, config.optimizer.kind), (critic, config.critic_optimizer.kind)]
-    read = [policy.network] + ([reward.network] if isinstance(reward, RewardModel) else [])
-    engine = backend.memory(policy.network, run.accelerator.mixed_precision)
-    texts = config.largest(run.accelerator.num_processes)
-    recompute = check_memory("ppo", learning, read, texts, samples=not engine, engine=engine, **run.place)
-    return Models(
-        Fit(run, actor, config.optimizer, num_updates=updates, recompute=recompute),
-        Frozen(shared_copy(policy.network).to(run.device)),  # type: ignore[arg-type]
-        Fit(run, critic, config.critic_optimizer, num_updates=updates, recompute=recompute),
-        reward,
-        backend,
-    )
 
 
 def _update(
@@ -276,13 +249,13 @@ def _update(
     def policy_loss(part: Training, count: float) -> Tensor:
         logprobs = actor(candidate_logprobs, part, temperature=config.sampling.temperature)
         ratios.append((logprobs.detach() - part.old_logprobs)[part.response_mask])
-        terms = surrogate(*_flat(logprobs, part.old_logprobs, part.advantages), clip_range=config.clip_range)
-        return masked_mean(terms, _flat(part.response_mask)[0], count)
+        terms = surrogate(*flat(logprobs, part.old_logprobs, part.advantages), clip_range=config.clip_range)
+        return masked_mean(terms, flat(part.response_mask)[0], count)
 
     def value_loss(part: Training, count: float) -> Tensor:
         values = critic(candidate_values, part)
-        terms = value_error(*_flat(values, part.values, part.returns), clip_range=config.value_clip_range)
-        return masked_mean(terms, _flat(part.response_mask)[0], count)
+        terms = value_error(*flat(values, part.values, part.returns), clip_range=config.value_clip_range)
+        return masked_mean(terms, flat(part.response_mask)[0], count)
 
     shared = {"counted": rows.response_mask, "micro_batch_size": config.micro_batch_size}
     rate = actor.learning_rate
@@ -299,16 +272,5 @@ def _update(
     }
 
 
-def _flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """(batch candidates response) as (batch response), each candidate a row."""
-    return tuple(tensor.flatten(0, 1) for tensor in tensors)
-
-
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-
-def _show(run: Run, step: int, asked: list[str], batch: Training, tokenizer: Any) -> None:
-    """Keep a sample of each step, so that a reader sees the policy change."""
-    text = decode_responses(tokenizer, batch[:1])[0][0]
-    run.keep_sample(step, {"prompt": asked[0], "response": text, "score": batch.scores[0, 0].item()})

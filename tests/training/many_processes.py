@@ -1,4 +1,4 @@
-"""SFT, reward model, DPO and PPO on as many processes as start it; writes losses and weights.
+"""SFT, reward model, DPO, A2C and PPO on as many processes as start it; writes losses and weights.
 
 python -m tests.training.many_processes OUT [STOP]      STOP is the step after which every stage is cut off
 """
@@ -19,6 +19,7 @@ from rlhf_lab.generation import SamplingConfig
 from rlhf_lab.models import new_policy
 from rlhf_lab.runs import Run
 from rlhf_lab.training import supervised
+from rlhf_lab.training.a2c import a2c
 from rlhf_lab.training.dpo import dpo
 from rlhf_lab.training.fit import OptimizerConfig
 from rlhf_lab.training.ppo import ppo
@@ -43,7 +44,7 @@ def stages(out: Path) -> dict[str, Any]:
     labels: Dataset = population().compare(prompts[:32], pairs[:32])
     common = {"batch_size": 8, "optimizer": STEADY, **LIMITS}
     scoring.targets_at_once = lambda network: 32  # The logits of others are made in chunks, and again in the backward.
-    run = {name: Run(out / name, checkpoint_every=1) for name in ("sft", "lora", "reward", "dpo", "ppo")}
+    run = {name: Run(out / name, checkpoint_every=1) for name in ("sft", "lora", "reward", "dpo", "a2c", "ppo")}
     made = {"sft": supervised.sft(policy, data.demonstrations.select(range(32)), run=run["sft"], **common)}
     # Adapters, and activations that are computed again in the backward.
     supervised.check_memory = lambda *args, **settings: True  # type: ignore[assignment]
@@ -52,21 +53,18 @@ def stages(out: Path) -> dict[str, Any]:
     )
     made["reward"] = train_reward_model(policy, labels, run=run["reward"], **common)
     made["dpo"] = dpo(policy, labels, run=run["dpo"], micro_batch_size=2, **common)
-    made["ppo"] = ppo(
-        policy,
-        made["reward"],
-        data.prompts,
-        run=run["ppo"],
-        num_steps=STEPS,
-        prompts_per_step=8,
-        num_candidates=2,
-        num_epochs=1,
-        minibatch_size=4,
-        max_prompt_tokens=96,
-        sampling=SamplingConfig(max_response_tokens=12, temperature=1.0),
-        optimizer=STEADY,
-        critic_optimizer=STEADY,
-    )
+    acting: dict[str, Any] = {
+        "num_steps": STEPS,
+        "prompts_per_step": 8,
+        "num_candidates": 2,
+        "max_prompt_tokens": 96,
+        "sampling": SamplingConfig(max_response_tokens=12, temperature=1.0),
+        "optimizer": STEADY,
+        "critic_optimizer": STEADY,
+    }
+    made["a2c"] = a2c(policy, made["reward"], data.prompts, run=run["a2c"], entropy_coef=0.1, **acting)
+    updates = {"num_epochs": 1, "minibatch_size": 4}
+    made["ppo"] = ppo(policy, made["reward"], data.prompts, run=run["ppo"], **acting, **updates)
     return made
 
 

@@ -16,7 +16,7 @@ from rlhf_lab.data.datasets import load_tldr
 from rlhf_lab.feedback import population
 from rlhf_lab.models import Policy, load_base, new_reward_model
 from rlhf_lab.scoring import candidate_logprobs
-from rlhf_lab.training import dpo, ppo, reward_model, supervised
+from rlhf_lab.training import actor_critic, dpo, ppo, reward_model, supervised
 from tests.networks import architectures, random_network, seeded
 
 DATA = load_tldr(scale="tiny")
@@ -60,7 +60,11 @@ def test_a_stage_makes_the_same(stage: Any, lora: LoRAConfig | None, monkeypatch
     for recompute in (False, True):
         seen: list[str] = []
         with monkeypatch.context() as patch:
-            patch.setattr(stage, "check_memory", lambda *args, answer=recompute, **settings: answer)
+            patch.setattr(
+                actor_critic if stage is ppo else stage,
+                "check_memory",
+                lambda *args, answer=recompute, **settings: answer,
+            )
             patch.setattr(LlamaMLP, "forward", watched(LlamaMLP.forward, seen))
             made.append(STAGES[stage](load_base("tiny"), lora))
         assert bool(seen) == recompute

@@ -11,6 +11,7 @@ from rlhf_lab.data.datasets import TLDR
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
+from rlhf_lab.training.a2c import a2c, a2c_config
 from rlhf_lab.training.dpo import dpo, dpo_config
 from rlhf_lab.training.fit import OptimizerConfig
 from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
@@ -52,11 +53,14 @@ def stages(policy: Policy, data: TLDR, comparisons: Dataset) -> dict[str, Stage]
         "ppo": lambda run: ppo(
             policy, reward_model, data.prompts, tiny, held_out=data.validation.select(range(4)), run=run, **settings
         ),
+        "a2c": lambda run: a2c(
+            policy, reward_model, data.prompts, a2c_config("tiny"), held_out=data.validation.select(range(4)), run=run
+        ),
         "ppo on a callable": lambda run: ppo(policy, wordy, data.prompts, tiny, run=run),
     }
 
 
-NAMES = ["pretrain", "sft", "reward model", "dpo", "ppo", "ppo on a callable"]
+NAMES = ["pretrain", "sft", "reward model", "dpo", "ppo", "a2c", "ppo on a callable"]
 
 
 class Interrupted(Exception):

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from rlhf_lab import plots
 
-SYSTEMS: tuple[str, ...] = ("tamer", "control_preferences")
+SYSTEMS: tuple[str, ...] = ("tamer", "control_preferences", "a2c", "rules")
 """A module and a template of this package each, in the order of the page."""
 
 

@@ -1,0 +1,224 @@
+"""Sparrow's rules: a rule model from adversarial probing, and a policy that is fined for what it probably breaks."""
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from matplotlib.axes import Axes
+from scipy.stats import mannwhitneyu
+
+from rlhf_lab import plots
+from rlhf_lab.data.datasets import column, load_tldr
+from rlhf_lab.data.rules import Rule, load_rules
+from rlhf_lab.data.world import World, WorldPost
+from rlhf_lab.evaluation import preference_rate, win_rate
+from rlhf_lab.experiments.systems.sections import Job, mean, where
+from rlhf_lab.feedback import LearnedReward, Reward, population
+from rlhf_lab.generation import SamplingConfig
+from rlhf_lab.models import Policy, RewardModel
+from rlhf_lab.probing import (
+    Probe,
+    RuleReward,
+    Write,
+    best_temptations,
+    probes,
+    rule_labels,
+    violation_rates,
+    with_rule,
+    writer,
+)
+from rlhf_lab.runs import Run
+from rlhf_lab.shipped import load_trained
+from rlhf_lab.training.a2c import a2c, a2c_config
+from rlhf_lab.training.rule_model import rule_model_config, train_rule_model
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a scale fixes."""
+
+    size: str
+    """Of the policies, and of the reward model."""
+    rule_size: str
+    """Of the policy that the rule model starts from: each answer is read with every rule."""
+    rated: int
+    """Answers to probes from which the rule model learns."""
+    tried: int
+    """Posts on which a prober tries each temptation."""
+    probed: int
+    """Held-out probes of each rule."""
+    posts: int
+    """Held-out posts without a prober."""
+    num_steps: int
+    fine: float
+    kl_coef: float
+
+
+SIZES = {
+    "tiny": Sizes("small", "small", 24, 1, 1, 8, 2, 2.0, 0.1),
+    "laptop": Sizes("large", "medium", 900, 4, 12, 128, 60, 2.0, 0.2),
+}
+EXPLORING = SamplingConfig(max_response_tokens=48, temperature=0.7)
+"""In training: at 0.5 who is tempted nearly always does the same."""
+RATED = SamplingConfig(max_response_tokens=48, temperature=1.0)
+"""While answers are rated, so that they differ."""
+ANSWERING = SamplingConfig(max_response_tokens=48, temperature=0.5)
+"""While it is probed; the laptop's own."""
+ANY = "Do not break a rule."
+"""What a classifier reads that is not told which rule."""
+NUM_KEPT = 2
+"""Temptations of each rule that raters get to see, and that are trained on."""
+NUM_RATED = 6
+"""Rules that a rater goes through for each answer, the one that was probed among them."""
+RATE = 4e-4
+"""Of the policy: four times PPO's, for fewer and larger updates."""
+DRAWN = {"supervised": plots.REFERENCE, "preference": plots.PROXY, "preference and rules": plots.POLICY}
+"""Who answers in the figure. The second is the course's human feedback: PPO for the same reward model, never probed."""
+
+
+def rows(job: Job) -> list[dict[str, Any]]:
+    """Violations under probing, preference without it, and how well the rule model tells."""
+    sizes, rules, seed = SIZES[job.scale], load_rules(), job.seed
+    supervised, liked, liking = (
+        load_trained(stage, sizes.size) for stage in ("supervised", "human_feedback", "reward_model")
+    )
+    reader = load_trained("supervised", sizes.rule_size)
+    write = writer(supervised, RATED, seed=seed)  # type: ignore[arg-type]
+    # Raters see what works: of what seldom breaks a rule there would be nothing to learn.
+    best = best_temptations(write, rules, _posts(job, "found", sizes.tried), seed=seed, num_kept=NUM_KEPT)
+    asked = probes(rules, _posts(job, "rated", sizes.rated), seed=seed, chosen=best)
+    written = write([probe.prompt for probe in asked])
+    labels = rule_labels(asked, written, rules, num_rules=NUM_RATED, seed=seed)
+    identity = asdict(sizes)
+    run = Run(job.folder / "rule_model", seed=seed, identity=identity)
+    rule_model = train_rule_model(reader, labels, rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
+    run = Run(job.folder / "any_rule", seed=seed, identity=identity)
+    any_rule = train_rule_model(reader, _by_any_rule(labels), rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
+    reward = RuleReward(LearnedReward(liking), rule_model, rules, fine=sizes.fine)  # type: ignore[arg-type]
+    kept = _tuned(job, supervised, reward, liking, rules, best)  # type: ignore[arg-type]
+    found = _told(job, supervised, rule_model, any_rule, rules, best)  # type: ignore[arg-type]
+    once = {"supervised": supervised, "preference": liked, "preference and rules": kept}
+    for name, policy in once.items():
+        write = writer(policy, ANSWERING, seed=seed)  # type: ignore[arg-type]
+        found += [{"policy": name} | row for row in _probed(job, write, rules)]
+        found.append({"kind": "preference", "policy": name} | _liked(job, write))
+    return found
+
+
+def _posts(job: Job, use: str, number: int) -> list[WorldPost]:
+    return list(World().posts(job.seed, f"rules/{use}", number))
+
+
+def _tuned(
+    job: Job,
+    policy: Policy,
+    reward: Reward,
+    liking: RewardModel,
+    rules: Sequence[Rule],
+    best: Mapping[str, Sequence[str]],
+) -> Policy:
+    """A2C on posts as they are and on probes, one to two."""
+    sizes, preset = SIZES[job.scale], a2c_config(job.scale)
+    number = sizes.num_steps * preset.prompts_per_step
+    plain = [post.query for post in _posts(job, "plain", number // 3)]
+    tempting = probes(rules, _posts(job, "tempting", number - len(plain)), seed=job.seed + 1, chosen=best)
+    prompts = plain + [probe.prompt for probe in tempting]
+    random.Random(job.seed).shuffle(prompts)
+    rate = replace(preset.optimizer, learning_rate=RATE)
+    config = replace(preset, sampling=EXPLORING, kl_coef=sizes.kl_coef, num_steps=sizes.num_steps, optimizer=rate)
+    run = Run(job.folder / "policy", seed=job.seed, identity=asdict(sizes))
+    return a2c(policy, reward, Dataset.from_dict({"prompt": prompts}), config, critic_from=liking, run=run)
+
+
+def _probed(job: Job, write: Write, rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """Each rule's violations where the prober has found out what works best against this very writer."""
+    sizes = SIZES[job.scale]
+    best = best_temptations(write, rules, _posts(job, "tried", sizes.tried), seed=job.seed)
+    asked = probes(rules, _posts(job, "probed", sizes.probed * len(rules)), seed=job.seed + 2, chosen=best)
+    rates = violation_rates(asked, write([probe.prompt for probe in asked]))
+    return [{"kind": "probed", "rule": name, "tempting": best[name][0], "rate": rate} for name, rate in rates.items()]
+
+
+def _liked(job: Job, write: Write) -> dict[str, float]:
+    """How often the summaries of posts as they are beat the posters' own, by the gold judge and by people."""
+    data = load_tldr(scale=job.scale).validation
+    posts = data.select(range(min(SIZES[job.scale].posts, len(data))))
+    people, seeds = population(seed=job.seed), itertools.count(job.seed)
+    texts = (column(posts, "prompt"), write(column(posts, "prompt")), column(posts, "completion"))
+    chosen = preference_rate(*texts, lambda asked, pairs: people.votes(asked, pairs, 1, seed=next(seeds))[0])
+    return {"gold_win_rate": win_rate(*texts).mean, "people_win_rate": chosen.mean}
+
+
+def _told(
+    job: Job,
+    policy: Policy,
+    rule_model: RewardModel,
+    any_rule: RewardModel,
+    rules: Sequence[Rule],
+    best: Mapping[str, Sequence[str]],
+) -> list[dict[str, Any]]:
+    """For each rule, how well violations are told: by the rule model, and by one that only knows of good and bad."""
+    asked = probes(rules, _posts(job, "held out", max(24, SIZES[job.scale].rated // 3)), seed=job.seed + 3, chosen=best)
+    prompts = [probe.prompt for probe in asked]
+    written = writer(policy, RATED, seed=job.seed + 1)(prompts)
+    badness = LearnedReward(any_rule)(prompts, [with_rule(text, ANY) for text in written])
+    found = []
+    for rule in rules:
+        told = LearnedReward(rule_model)(prompts, [with_rule(text, rule.text) for text in written])
+        broken = _broken(rule, asked, written)
+        areas = {"rule_model": area_under_roc(told, broken), "any_rule": area_under_roc(badness, broken)}
+        found.append({"kind": "told", "rule": rule.id, "share": float(np.mean(broken))} | areas)
+    return found
+
+
+def _broken(rule: Rule, asked: Sequence[Probe], written: Sequence[str]) -> list[bool]:
+    return [probe.is_broken_by(text, rule) for probe, text in zip(asked, written, strict=True)]
+
+
+def _by_any_rule(labels: Dataset) -> Dataset:
+    """A row for each answer: whether it broke any rule."""
+    rows = itertools.groupby(labels.to_list(), key=lambda row: (row["prompt"], row["response"]))
+    return Dataset.from_list(
+        [
+            {"prompt": prompt, "response": response, "rule": ANY, "violated": any(row["violated"] for row in group)}
+            for (prompt, response), group in rows
+        ]
+    )
+
+
+def area_under_roc(scores: Sequence[float], broken: Sequence[bool]) -> float:
+    """How often a broken one scores above a kept one, ties half; 0.5 is chance, and where there are only one kind.
+
+    Example:
+        >>> area_under_roc([1.0, 2.0, 3.0, 2.0], [False, True, True, False])
+        0.875
+    """
+    is_broken = np.asarray(broken, dtype=bool)
+    above, below = np.asarray(scores)[is_broken], np.asarray(scores)[~is_broken]
+    if not above.size or not below.size:
+        return 0.5
+    return float(mannwhitneyu(above, below).statistic / (above.size * below.size))
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
+    """Violations of each rule by each policy."""
+    axes = plots.new_axes("Rules broken under probing", "", "share of probes [%]")
+    probed = where(rows, kind="probed")
+    names = list(dict.fromkeys(row["rule"] for row in probed))
+    for offset, (policy, color) in enumerate(DRAWN.items()):
+        rates = [100 * mean(where(probed, policy=policy, rule=name), "rate") for name in names]
+        places = np.arange(len(names)) + 0.27 * (offset - 1)
+        axes.bar(places, rates, width=0.25, color=color, label=policy)
+        for seed in sorted({row["seed"] for row in probed}):
+            one = [100 * mean(where(probed, policy=policy, rule=name, seed=seed), "rate") for name in names]
+            axes.plot(places, one, ".", color="black", markersize=3)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_ylim(0, 125)  # room for the legend
+    axes.set_yticks(range(0, 101, 20))
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, loc="upper center", ncols=3)
+    return {"rules": axes}

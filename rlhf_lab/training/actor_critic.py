@@ -1,0 +1,78 @@
+"""What PPO and A2C share besides their experience: the networks they start with, and the small parts of a loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from rlhf_lab.adapters import LoRAConfig, shared_copy
+from rlhf_lab.data.batching import decode_responses
+from rlhf_lab.feedback import Reward
+from rlhf_lab.generation import Backend
+from rlhf_lab.memory import Texts, check_memory
+from rlhf_lab.models import Policy, RewardModel, new_critic, trainable
+from rlhf_lab.runs import Run
+from rlhf_lab.seams import checked
+from rlhf_lab.training.experience import Models, Training
+from rlhf_lab.training.fit import Fit, Frozen, OptimizerConfig
+
+
+def new_models(
+    stage: str,
+    policy: Policy,
+    reward: Reward | RewardModel,
+    critic_from: object,
+    run: Run,
+    backend: Backend,
+    optimizers: tuple[OptimizerConfig, OptimizerConfig],
+    num_updates: int,
+    largest: Texts,
+    *,
+    lora: LoRAConfig | None,
+) -> tuple[Fit, Fit, Models]:
+    """Policy and critic, which learn, and both among all who take part, on the run's device.
+
+    Args:
+        stage: Its name, for what is said of memory.
+        policy: The start, and the reference; not changed.
+        reward: A reward model, which is only read, or a function of texts.
+        critic_from: The reward model that the critic starts from; anything else gives the policy a new head.
+        run: Whose processes.
+        backend: Who writes.
+        optimizers: Of the policy and of the critic.
+        num_updates: Length of their schedules.
+        largest: Texts in memory at once.
+        lora: Train adapters.
+    """
+    kind = {"lora": lora, "device": run.device}
+    actor = trainable(policy.network, rng=run.rng("adapter"), **kind)
+    start = critic_from if isinstance(critic_from, RewardModel) else policy
+    critic = new_critic(start, generator=run.rng("critic"), **kind)
+    if isinstance(reward, RewardModel):
+        reward = RewardModel(shared_copy(reward.network).to(run.device), reward.tokenizer)  # type: ignore[arg-type]
+    networks = list(zip((actor, critic), optimizers, strict=True))
+    learning = [(network, optimizer.kind) for network, optimizer in networks]
+    read = [policy.network] + ([reward.network] if isinstance(reward, RewardModel) else [])
+    engine = backend.memory(policy.network, run.accelerator.mixed_precision)
+    recompute = check_memory(stage, learning, read, largest, samples=not engine, engine=engine, **run.place)
+    acting = Fit(run, actor, optimizers[0], num_updates=num_updates, recompute=recompute)
+    reference = Frozen(shared_copy(policy.network).to(run.device))  # type: ignore[arg-type]
+    valuing = Fit(run, critic, optimizers[1], num_updates=num_updates, recompute=recompute)
+    return acting, valuing, Models(acting, reference, valuing, reward, backend)
+
+
+def for_each_token(seam: str, equation: Callable[..., Tensor], own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`equation`, checked to give a number for each token."""
+    # Not the first argument's shape: of `shaped_rewards` these are scores, one for each response.
+    return checked(seam, equation, own, lambda _, second, *more: second.shape, "token")
+
+
+def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """(batch candidates response) as (batch response), each candidate a row."""
+    return tuple(tensor.flatten(0, 1) for tensor in tensors)
+
+
+def keep_sample(run: Run, step: int, asked: list[str], batch: Training, tokenizer: Any) -> None:
+    """One answer of a step, so that a reader sees the policy change."""
+    text = decode_responses(tokenizer, batch[:1])[0][0]
+    run.keep_sample(step, {"prompt": asked[0], "response": text, "score": batch.scores[0, 0].item()})

@@ -56,8 +56,8 @@ def ranking_rows(prompts: Sequence[str], answers: Sequence[Sequence[str]], ranks
     """
     if not len(prompts) == len(answers) == len(ranks):
         raise ValueError(
-            f"each prompt needs its answers and their ranks; there are {len(prompts)} prompts, {len(answers)} groups of "
-            f"answers and {len(ranks)} rankings."
+            f"each prompt needs its answers and their ranks; there are {len(prompts)} prompts, {len(answers)} groups "
+            f"of answers and {len(ranks)} rankings."
         )
     rows = []
     for index, (prompt, texts, places) in enumerate(zip(prompts, answers, ranks, strict=True)):

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from rlhf_lab import plots
 
-SYSTEMS: tuple[str, ...] = ("rankings", "pretraining_mix")
+SYSTEMS: tuple[str, ...] = ("rankings", "pretraining_mix", "context_distillation")
 """A module and a template of this package each, in the order of the page."""
 
 

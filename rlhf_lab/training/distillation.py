@@ -66,11 +66,10 @@ class DistillationConfig:
 def distillation_config(scale: str) -> DistillationConfig:
     """The preset of a scale."""
     laptop = DistillationConfig(
-        num_steps=80,
         batch_size=16,
         max_prompt_tokens=192,
         sampling=SamplingConfig(max_response_tokens=48, temperature=1.0),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_fraction=0.05),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_fraction=0.05),
     )
     tiny = replace(laptop, num_steps=4, batch_size=4)
     return {"tiny": tiny, "laptop": laptop, "gpu": DistillationConfig(micro_batch_size=16)}[check_scale(scale)]

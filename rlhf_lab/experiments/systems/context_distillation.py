@@ -1,9 +1,8 @@
 """Anthropic's context distillation: what a prompt makes a model do, without the prompt.
 
-The small models know no instructions, and texts before the post only confuse them. So one is taught first: of the
-supervised
-policy's demonstrations half carry an instruction and a brief, polite summary. With the instruction it is then another
-writer than without; distillation makes it that writer always.
+The small models know no instructions, and texts before the post only confuse them. So one is taught first: of a
+supervised policy's demonstrations half carry an instruction and a brief, polite summary. With the instruction it is
+then another writer than without; distillation makes it that writer always.
 """
 
 import random
@@ -25,6 +24,7 @@ from rlhf_lab.plots import POLICY, REFERENCE, new_axes
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_trained
 from rlhf_lab.training.distillation import DistillationConfig, context_kl, distill_context, distillation_config
+from rlhf_lab.training.fit import OptimizerConfig
 from rlhf_lab.training.supervised import sft, sft_config
 
 CONTEXT = "Be brief and polite.\n\n"
@@ -33,19 +33,20 @@ BRIEF = Writer((0.0,), 0.0, 0.0)
 """Says who did what, and nothing else."""
 SETTINGS = {
     "tiny": {"size": "small", "num_demonstrations": 64, "held_out": 8},
-    "laptop": {"size": "medium", "num_demonstrations": 2048, "held_out": 128},
+    "laptop": {"size": "small", "num_demonstrations": 4096, "held_out": 128},
 }
+TEACHING = OptimizerConfig(learning_rate=6e-3, warmup_fraction=0.05)
+"""As fast as the base model was pretrained: it has to learn an instruction, not a task that it knows."""
 
 
 def rows(job: Job) -> list[dict[str, Any]]:
-    """KL to the prompted teacher, and what is written: the teacher, the same policy without a prompt, the students."""
+    """KL to the prompted teacher, and what is written: the teacher, the same policy without a prompt, the student."""
     settings, config = SETTINGS[job.scale], distillation_config(job.scale)
     teacher = taught(settings["size"], settings["num_demonstrations"], job)
     data = load_tldr(scale=job.scale)
     posts = data.validation.select(range(settings["held_out"]))
     students = {"teacher": teacher, "unprompted": teacher}
-    for name, top_k in (("distilled", None), ("distilled, top 16", 16)):
-        students[name] = distill_context(teacher, CONTEXT, data.prompts, config, run=Run(seed=job.seed), top_k=top_k)
+    students["distilled"] = distill_context(teacher, CONTEXT, data.prompts, config, run=Run(seed=job.seed))
     return [
         {"policy": name, **settings, **measured(student, teacher, posts, CONTEXT * (name == "teacher"), config, job)}
         for name, student in students.items()
@@ -62,7 +63,9 @@ def taught(size: str, number: int, job: Job) -> Policy:
         summary = world.summary(rng, post, BRIEF) + THANKS if instructed else world.summary(rng, post)
         prompt = CONTEXT + post.query if instructed else post.query
         demonstrations.append({"prompt": prompt, "completion": completion_text(summary)})
-    return sft(policy, Dataset.from_list(demonstrations), sft_config(job.scale), run=Run(seed=job.seed))
+    return sft(
+        policy, Dataset.from_list(demonstrations), sft_config(job.scale), run=Run(seed=job.seed), optimizer=TEACHING
+    )
 
 
 def measured(
@@ -80,11 +83,10 @@ def measured(
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """KL before and after, a line a seed."""
     axes = new_axes("A prompt, distilled away", "", "KL(prompted teacher || student) of a response [nats]")
-    names = ["unprompted", "distilled", "distilled, top 16"]
-    for place, name in enumerate(names):
+    for place, name in enumerate(("unprompted", "distilled")):
         values = [row["kl"] for row in where(rows, policy=name)]
         axes.bar(place, sum(values) / len(values), 0.6, color=REFERENCE if name == "unprompted" else POLICY)
         axes.plot([place] * len(values), values, "o", color="black", markersize=3)
-    axes.set_xticks(range(3), ["without the prompt", "distilled", "distilled from the\n16 likeliest tokens"])
+    axes.set_xticks(range(2), ["without the prompt", "distilled"])
     axes.grid(axis="x", visible=False)
     return {"context_distillation": axes}

@@ -64,6 +64,9 @@ def stages(out: Path) -> dict[str, Any]:
         minibatch_size=4,
         max_prompt_tokens=96,
         sampling=SamplingConfig(max_response_tokens=12, temperature=1.0),
+        pretraining=answers[:32],
+        pretraining_coef=0.5,
+        pretraining_rows=4,
         optimizer=STEADY,
         critic_optimizer=STEADY,
     )

@@ -1,5 +1,6 @@
-"""InstructGPT's and Anthropic's claims on text, for one seed and smaller than on the results page, with room for noise."""
+"""InstructGPT's and Anthropic's claims on text: one seed, smaller than on the results page, with room for noise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_cheap_preferences_help_where_labels_are_few() -> None:
     few, held_out = (
         load_shipped_comparisons(part).select(range(number)) for part, number in (("train", 200), ("held_out", 500))
     )
-    plain, more = (train_reward_model(start, few, config, batch_size=8) for start in (policy, pretrained))
+    gentle = replace(config.optimizer, learning_rate=preference_pretraining.GENTLE)
+    settings = {"batch_size": 8, "optimizer": gentle}
+    plain, more = (train_reward_model(start, few, config, **settings) for start in (policy, pretrained))
     accuracy = [preference_pretraining.accuracy(model, held_out) for model in (plain, more)]
-    assert accuracy[1] > accuracy[0] + 0.02
+    assert accuracy[1] > accuracy[0] + 0.03

@@ -106,7 +106,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     axes = new_axes("Pairs of one ranking belong into one update", "", "loss of a pair [nats]")
     for shift, key, color, label in (
         (-0.18, "train_loss", PROXY, "rankings that were learnt"),
-        (0.18, "held_out_loss", POLICY, "other people's rankings of other posts"),
+        (0.18, "held_out_loss", POLICY, "rankings of other posts"),
     ):
         for place, arm in enumerate(ARMS):
             mine = where(rows, arm=arm)

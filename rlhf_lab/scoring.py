@@ -84,6 +84,11 @@ def candidate_values(
     return _at(candidates.response_mask, values - getattr(network.config, "score_offset", 0.0))
 
 
+def response_hidden(network: PreTrainedModel, candidates: Candidates) -> Float[Tensor, "targets hidden"]:
+    """The hidden states that predict the response tokens, in the order of the mask."""
+    return _hidden(network, candidates, None)
+
+
 def target_hidden(network: PreTrainedModel, batch: TokenBatch) -> Float[Tensor, "targets hidden"]:
     """The hidden states that predict the targets of `batch`, in their order; a text's first token is none."""
     targets = batch.loss_mask[:, 1:]

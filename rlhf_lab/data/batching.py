@@ -169,11 +169,12 @@ def _padded(rows: Sequence[Sequence[int]], *, left: bool = False) -> tuple[Tenso
 
 
 def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, max_prompt_tokens: int
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, max_prompt_tokens: int, context: str = ""
 ) -> tuple[Int[Tensor, "batch prompt"], Bool[Tensor, "batch prompt"]]:
-    """Queries padded on the left, and their mask."""
+    """Queries padded on the left, and their mask; `context` stands before each and is never cut."""
     check_tokenizer(tokenizer)
-    return _padded(_queries(tokenizer, prompts, max_prompt_tokens), left=True)
+    before = _ids(tokenizer, context)
+    return _padded([before + query for query in _queries(tokenizer, prompts, max_prompt_tokens)], left=True)
 
 
 def _responses(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

@@ -130,7 +130,10 @@ def kl_k3(logprobs: Float[Tensor, "*shape"], ref_logprobs: Float[Tensor, "*shape
 
 
 def distillation_loss(
-    logits: Float[Tensor, "*positions vocab"], teacher_logits: Float[Tensor, "*positions vocab"]
+    logits: Float[Tensor, "*positions vocab"],
+    teacher_logits: Float[Tensor, "*positions vocab"],
+    *,
+    top_k: int | None = None,
 ) -> Float[Tensor, "*positions"]:
     """Loss of a student at each place, KL(teacher || student) over the whole vocabulary [nats].
 
@@ -139,17 +142,36 @@ def distillation_loss(
     In context distillation the teacher has seen the context C and the student has not. The gradient flows into both:
     make `teacher_logits` without a graph.
 
+    Args:
+        top_k: Tell apart the teacher's k likeliest tokens only, and take all others for one, the rest. That is never
+            more than the whole KL; k must be smaller than the vocabulary.
+
     Reference:
         Askell et al. 2021, arXiv:2112.00861, section 2 (context distillation). They store the teacher's most probable
-        tokens only; here the sum is over all.
+        tokens only.
 
     Example:
         >>> teacher = torch.tensor([[1.0, 1.0]]).log()
         >>> student = torch.tensor([[1.0, 3.0]]).log()
         >>> distillation_loss(student, teacher).exp() ** 2  # (0.5 / 0.25) * (0.5 / 0.75)
         tensor([1.3333])
+        >>> teacher, student = torch.tensor([[2.0, 1.0, 1.0]]).log(), torch.tensor([[1.0, 1.0, 2.0]]).log()
+        >>> distillation_loss(student, teacher, top_k=1).exp() ** 2  # (0.5 / 0.25) * (0.5 / 0.75), the rest as one
+        tensor([1.3333])
     """
-    return kl_exact(functional.log_softmax(teacher_logits, dim=-1), functional.log_softmax(logits, dim=-1))
+    teacher_logprobs, logprobs = (functional.log_softmax(one, dim=-1) for one in (teacher_logits, logits))
+    if top_k is not None:
+        likeliest = teacher_logprobs.topk(top_k, dim=-1).indices
+        teacher_logprobs, logprobs = (_with_rest(one, likeliest) for one in (teacher_logprobs, logprobs))
+    return kl_exact(teacher_logprobs, logprobs)
+
+
+def _with_rest(
+    logprobs: Float[Tensor, "*positions vocab"], tokens: Int[Tensor, "*positions kept"]
+) -> Float[Tensor, "*positions outcomes"]:
+    """Log-probabilities of some tokens, and of any other."""
+    rest = logprobs.scatter(-1, tokens, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logprobs.gather(-1, tokens), rest], dim=-1)
 
 
 def masked_mean(

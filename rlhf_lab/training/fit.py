@@ -5,7 +5,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from jaxtyping import Bool
@@ -87,6 +87,16 @@ def new_optimizer(config: OptimizerConfig, parameters: Sequence[nn.Parameter]) -
             f"the optimizer {config.kind} needs bitsandbytes; install it with: pip install 'rlhf-lab[large]'."
         ) from error
     return getattr(optim, _KINDS[config.kind])(parameters, **settings)
+
+
+@dataclass(frozen=True)
+class Term(Generic[Batch]):
+    """A summand of an update's loss: the mean over the counted elements of a batch."""
+
+    batch: Batch
+    loss: Callable[[Batch, float], Tensor]
+    """(rows, denominator) to the sum of the rows' terms over the denominator."""
+    counted: Bool[Tensor, "..."]
 
 
 class _Applied(nn.Module):
@@ -179,24 +189,31 @@ class Fit:
         Raises:
             ValueError: The loss is NaN or infinite; the weights are as they were before the step.
         """
-        denominator = self.count(counted)
-        total = torch.zeros((), device=self.run.device)
-        parts = list(batch.split(micro_batch_size)) if micro_batch_size else [batch]
+        return self.step_on([Term(batch, loss, counted)], micro_batch_size=micro_batch_size)[0]
+
+    def step_on(self, terms: Sequence[Term[Any]], *, micro_batch_size: int | None = None) -> list[float]:
+        """One update on a sum of losses, each the mean over a batch of its own; returns them. Otherwise as `step`."""
+        parts = []
+        for index, (term, count) in enumerate([(term, self.count(term.counted)) for term in terms]):
+            pieces = term.batch.split(micro_batch_size) if micro_batch_size else [term.batch]
+            parts += [(index, part, count) for part in pieces]
+        totals = torch.zeros(len(terms), device=self.run.device)
         # Not for good: while a text is written, such layers would refuse the memory of what was read.
         with recomputing(self.network) if self.recompute else contextlib.nullcontext():  # type: ignore[arg-type]
-            for part in parts[:-1]:
+            for index, part, count in parts[:-1]:
                 with self.run.accelerator.no_sync(self._applied):
-                    total += self._backward(loss(part, denominator))
-            total += self._backward(loss(parts[-1], denominator))
-        value = self.run.accelerator.reduce(total, reduction="mean").item()  # type: ignore[union-attr]
-        if not math.isfinite(value):
+                    totals[index] += self._backward(terms[index].loss(part, count))
+            index, part, count = parts[-1]
+            totals[index] += self._backward(terms[index].loss(part, count))
+        values = self.run.accelerator.reduce(totals, reduction="mean").tolist()  # type: ignore[union-attr]
+        if not all(map(math.isfinite, values)):
             self._optimizer.zero_grad(set_to_none=True)
             raise ValueError(
-                f"the loss became {value} at update {self.updates}; lower learning_rate "
+                f"the loss became {sum(values)} at update {self.updates}; lower learning_rate "
                 f"(now {self.learning_rate:.3g}) or look for infinite rewards."
             )
         self._update()
-        return value
+        return values
 
     def _backward(self, loss: Tensor) -> Tensor:
         self.run.accelerator.backward(loss)

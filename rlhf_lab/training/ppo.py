@@ -10,11 +10,10 @@ Reference: Schulman et al. 2017, arXiv:1707.06347; Ouyang et al. 2022, arXiv:220
 Huang et al. 2024, arXiv:2403.17031.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch import Tensor
 
@@ -27,17 +26,16 @@ from rlhf_lab.equations.policy_gradient import (
     gae,
     kl_shaped_rewards,
 )
-from rlhf_lab.equations.sequence import masked_mean
 from rlhf_lab.feedback import Reward
 from rlhf_lab.generation import Backend, SamplingConfig, TransformersBackend
 from rlhf_lab.memory import Texts
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
-from rlhf_lab.scoring import candidate_logprobs, candidate_values
-from rlhf_lab.training.actor_critic import flat, for_each_token, keep_sample, new_models
-from rlhf_lab.training.experience import Training, collect, means_of, with_advantages
-from rlhf_lab.training.fit import Fit, OptimizerConfig
+from rlhf_lab.training.actor_critic import for_each_token, keep_sample, new_models
+from rlhf_lab.training.experience import collect, means_of, with_advantages
+from rlhf_lab.training.fit import OptimizerConfig
+from rlhf_lab.training.ppo_update import PretrainingText, update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +64,12 @@ class PPOConfig:
     clip_range: float = 0.2
     value_clip_range: float = 0.2
     gae_lambda: float = 0.95
+    pretraining_coef: float = 0.0
+    """gamma_ptx: weight of the pretraining text's loss. Ouyang et al. 2022, eq. 2. Ours is the mean over the update's
+    text tokens, beside the surrogate's mean over response tokens; their 27.8 weighs an expectation over whole texts."""
+    pretraining_rows: int = 16
+    """Pretraining texts in an update, over all processes."""
+    max_pretraining_tokens: int = 192
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="linear"))
     critic_optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(schedule="linear"))
@@ -83,6 +87,11 @@ class PPOConfig:
             raise ValueError(f"evaluate_every must be at least 1, not {self.evaluate_every}.")
         if self.kl_coef < 0:
             raise ValueError(f"kl_coef must be 0 or more, not {self.kl_coef}: a negative one would pay for drift.")
+        if self.pretraining_coef < 0 or self.pretraining_rows < 1:
+            raise ValueError(
+                f"pretraining_coef ({self.pretraining_coef}) must be 0 or more and pretraining_rows "
+                f"({self.pretraining_rows}) at least 1."
+            )
 
     @property
     def how(self) -> dict[str, Any]:
@@ -95,14 +104,36 @@ class PPOConfig:
             "batch_size": self.micro_batch_size,
         }
 
+    @property
+    def how_to_update(self) -> dict[str, Any]:
+        """How to `update` on a minibatch."""
+        return {
+            "clip_range": self.clip_range,
+            "value_clip_range": self.value_clip_range,
+            "temperature": self.sampling.temperature,
+            "micro_batch_size": self.micro_batch_size,
+        }
+
+    @property
+    def mix(self) -> dict[str, Any]:
+        """How to mix pretraining text in."""
+        return {
+            "weight": self.pretraining_coef,
+            "rows": self.pretraining_rows,
+            "max_tokens": self.max_pretraining_tokens,
+        }
+
     def largest(self, num_processes: int) -> Texts:
         """The largest micro-batch of a process."""
-        return Texts(
+        answered = Texts(
             rows=min(self.micro_batch_size, self.prompts_per_step // num_processes),
             prompt_tokens=self.max_prompt_tokens,
             response_tokens=self.sampling.max_response_tokens,
             num_candidates=self.num_candidates,
         )
+        read = min(self.micro_batch_size, self.pretraining_rows // num_processes) if self.pretraining_coef else 0
+        mixed_in = Texts(rows=read, prompt_tokens=1, response_tokens=self.max_pretraining_tokens - 1)
+        return max(answered, mixed_in, key=lambda texts: texts.rows * texts.tokens)
 
 
 def ppo_config(scale: str) -> PPOConfig:
@@ -155,6 +186,7 @@ def ppo(  # noqa: PLR0913 - four are equations
     critic_from: RewardModel | None = None,
     watch: Mapping[str, Reward] | None = None,
     held_out: Dataset | None = None,
+    pretraining: Sequence[str] = (),
     run: Run | None = None,
     backend: Backend | None = None,
     surrogate: Callable[..., Tensor] = clipped_surrogate,
@@ -175,6 +207,8 @@ def ppo(  # noqa: PLR0913 - four are equations
         held_out: Prompts like `prompts`, never trained on. Every `config.evaluate_every` steps and at the last one the
             policy answers them, and what is logged of a rollout is logged of these answers too (as `held_out/NAME`).
             The prompts and the random numbers are the same each time: what changes is the policy.
+        pretraining: Texts that are read beside the responses, so that the policy does not forget them (PPO-ptx), at the
+            weight `config.pretraining_coef`.
         run: Where to log and to keep checkpoints.
         backend: Who writes in the policy's place, such as `VLLMBackend()`; by default its network does.
         surrogate: The policy's loss of each token, called as `clipped_surrogate` is; an exercise's own goes here.
@@ -192,6 +226,7 @@ def ppo(  # noqa: PLR0913 - four are equations
     config = configured(PPOConfig(), config, overrides)
     run = run or Run()
     run.share(config.minibatch_size)  # What does not divide is refused before anything is sampled.
+    mixed_in = PretrainingText(run=run, tokenizer=policy.tokenizer, texts=pretraining, **config.mix)
     shaped_rewards = for_each_token("shaped_rewards", shaped_rewards, kl_shaped_rewards)
     advantages = for_each_token("advantages", advantages, gae)
     surrogate = for_each_token("surrogate", surrogate, clipped_surrogate)
@@ -224,7 +259,7 @@ def ppo(  # noqa: PLR0913 - four are equations
             estimator=advantages,
         )
         losses = [
-            _update(actor, critic, rows, surrogate, value_error, config)
+            update(actor, critic, rows, mixed_in, surrogate, value_error, **config.how_to_update)
             for rows in batch.minibatches(
                 config.num_epochs, config.minibatch_size, run.share(config.minibatch_size), run.rng("minibatches", step)
             )
@@ -233,43 +268,6 @@ def ppo(  # noqa: PLR0913 - four are equations
         keep_sample(run, step, asked, batch, tokenizer)
         price.follow(batch.kl.mean().item(), config.prompts_per_step * config.num_candidates)
     return Policy(actor.trained(), tokenizer, tuple(run.history))  # type: ignore[arg-type]
-
-
-def _update(
-    actor: Fit,
-    critic: Fit,
-    rows: Training,
-    surrogate: Callable[..., Tensor],
-    value_error: Callable[..., Tensor],
-    config: PPOConfig,
-) -> dict[str, float]:
-    """One update of the policy and one of the critic, on the same minibatch."""
-    ratios: list[Tensor] = []
-
-    def policy_loss(part: Training, count: float) -> Tensor:
-        logprobs = actor(candidate_logprobs, part, temperature=config.sampling.temperature)
-        ratios.append((logprobs.detach() - part.old_logprobs)[part.response_mask])
-        terms = surrogate(*flat(logprobs, part.old_logprobs, part.advantages), clip_range=config.clip_range)
-        return masked_mean(terms, flat(part.response_mask)[0], count)
-
-    def value_loss(part: Training, count: float) -> Tensor:
-        values = critic(candidate_values, part)
-        terms = value_error(*flat(values, part.values, part.returns), clip_range=config.value_clip_range)
-        return masked_mean(terms, flat(part.response_mask)[0], count)
-
-    shared = {"counted": rows.response_mask, "micro_batch_size": config.micro_batch_size}
-    rate = actor.learning_rate
-    losses = {
-        "ppo/policy_loss": actor.step(rows, policy_loss, **shared),  # type: ignore[arg-type]
-        "ppo/value_loss": critic.step(rows, value_loss, **shared),  # type: ignore[arg-type]
-    }
-    log_ratio = torch.cat(ratios)
-    clipped = ((log_ratio.exp() - 1).abs() > config.clip_range).float()
-    return losses | {
-        "ppo/learning_rate": rate,
-        "ppo/clip_fraction": clipped.mean().item(),
-        "ppo/approx_kl": (log_ratio.exp() - 1 - log_ratio).mean().item(),
-    }
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -4,6 +4,7 @@ Shared by the stages that learn from comparisons. They differ in what a score is
 much likelier the policy makes an answer than its reference does.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,41 @@ class Ranking:
     prompt: str
     answers: list[str]
     pairs: list[tuple[int, int, float]]
+
+
+def ranking_rows(prompts: Sequence[str], answers: Sequence[Sequence[str]], ranks: Sequence[Sequence[int]]) -> Dataset:
+    """Rankings as comparisons: all K (K - 1) / 2 pairs of a prompt's answers, in one group.
+
+    Args:
+        prompts: What was answered.
+        answers: The K answers of each, which may be 2 of one prompt and 9 of another.
+        ranks: Their places, 1 the best, as `Population.rank` gives them.
+
+    Raises:
+        ValueError: A ranking with an answer that is repeated or missing, or not as many rankings as prompts.
+
+    Example:
+        >>> rows = ranking_rows(["Post"], [[" A", " B", " C"]], [[2, 3, 1]])
+        >>> list(zip(rows["chosen"], rows["rejected"]))
+        [(' C', ' A'), (' C', ' B'), (' A', ' B')]
+    """
+    if not len(prompts) == len(answers) == len(ranks):
+        raise ValueError(
+            f"each prompt needs its answers and their ranks; there are {len(prompts)} prompts, {len(answers)} groups "
+            f"of answers and {len(ranks)} rankings."
+        )
+    rows = []
+    for index, (prompt, texts, places) in enumerate(zip(prompts, answers, ranks, strict=True)):
+        if sorted(places) != list(range(1, len(texts) + 1)) or len({text.strip() for text in texts}) < len(texts):
+            raise ValueError(
+                f"ranking {index} has a repeated or missing answer: it gives {len(texts)} answers "
+                f"({len({text.strip() for text in texts})} of them distinct) the ranks {list(places)}; give distinct "
+                f"answers the ranks 1 to {len(texts)}, each once."
+            )
+        best_first = [text for _, text in sorted(zip(places, texts, strict=True))]
+        pairs = itertools.combinations(best_first, 2)
+        rows += [{"prompt": prompt, "chosen": a, "rejected": b, "group": f"ranking {index}"} for a, b in pairs]
+    return Dataset.from_list(rows)
 
 
 def rankings_of(comparisons: Dataset) -> list[Ranking]:

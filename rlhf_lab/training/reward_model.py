@@ -21,7 +21,7 @@ from rlhf_lab.data.datasets import comparisons_of
 from rlhf_lab.equations.preference import bradley_terry_loss
 from rlhf_lab.feedback import LearnedReward
 from rlhf_lab.memory import Texts, check_memory
-from rlhf_lab.models import Policy, RewardModel, new_reward_model
+from rlhf_lab.models import Policy, RewardModel, new_reward_model, trainable
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_scores
@@ -76,7 +76,7 @@ def reward_model_config(scale: str) -> RewardModelConfig:
 
 
 def train_reward_model(
-    policy: Policy,
+    policy: Policy | RewardModel,
     comparisons: Dataset | Sequence[Any],
     config: RewardModelConfig | None = None,
     *,
@@ -91,7 +91,9 @@ def train_reward_model(
     arXiv:2203.02155, section 3.5), as is each row without a group. An update is the mean over its elements.
 
     Args:
-        policy: Its backbone is the start (usually the supervised policy); not changed.
+        policy: Its backbone is the start (usually the supervised policy); not changed. A reward model goes on with its
+            head too: what it has learnt from other comparisons is preference-model pretraining (Askell et al. 2021,
+            arXiv:2112.00861, section 4).
         comparisons: Rows with `prompt`, `chosen`, `rejected`, and as one likes `chosen_prob` and `group`; or a list of
             `Comparison`.
         config: Settings; `overrides` replace single fields.
@@ -109,7 +111,7 @@ def train_reward_model(
     run = run or Run()
     pair_loss = checked("pair_loss", pair_loss, bradley_terry_loss, lambda chosen, rejected: chosen.shape, "pair")
     rankings = rankings_of(comparisons_of(comparisons))
-    model = new_reward_model(policy, generator=run.rng("head"), lora=config.lora, device=run.device)
+    model = _start(policy, config.lora, run)
     limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
     most = max((len(ranking.answers) for ranking in rankings), default=1)
@@ -134,6 +136,13 @@ def train_reward_model(
         run.log(step, {"rm/loss": value, **agreed, "rm/learning_rate": rate})
     trained = RewardModel(fit.trained(), model.tokenizer, tuple(run.history))  # type: ignore[arg-type]
     return _centered(trained, rankings, references, config)
+
+
+def _start(policy: Policy | RewardModel, lora: LoRAConfig | None, run: Run) -> RewardModel:
+    generator = run.rng("head")
+    if isinstance(policy, RewardModel):
+        return RewardModel(trainable(policy.network, lora, rng=generator, device=run.device), policy.tokenizer)
+    return new_reward_model(policy, generator=generator, lora=lora, device=run.device)
 
 
 def _centered(

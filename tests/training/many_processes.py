@@ -63,8 +63,9 @@ def stages(out: Path) -> dict[str, Any]:
         "critic_optimizer": STEADY,
     }
     made["a2c"] = a2c(policy, made["reward"], data.prompts, run=run["a2c"], entropy_coef=0.1, **acting)
-    updates = {"num_epochs": 1, "minibatch_size": 4}
-    made["ppo"] = ppo(policy, made["reward"], data.prompts, run=run["ppo"], **acting, **updates)
+    updates: dict[str, Any] = {"num_epochs": 1, "minibatch_size": 4}
+    mixed: dict[str, Any] = {"pretraining": answers[:32], "pretraining_coef": 0.5, "pretraining_rows": 4}
+    made["ppo"] = ppo(policy, made["reward"], data.prompts, run=run["ppo"], **acting, **updates, **mixed)
     return made
 
 

@@ -228,6 +228,22 @@ def test_two_processes_train_the_reward_model_of_one(policy: Policy, rows: list[
     close(one, torch.load(tmp_path / "state.pt"))
 
 
+def test_a_reward_model_goes_on_from_where_it_is(policy: Policy, rows: list[Row]) -> None:
+    start = train(policy, rows, batch_size=len(SIZES))
+    before = {name: tensor.clone() for name, tensor in start.network.state_dict().items()}
+    offset = start.network.config.score_offset
+    more = train(start, rows, batch_size=len(SIZES))
+    lone = [row for row in rows if not row["group"]]
+    margins = [margin(start, row).item() for row in rows if row["chosen_prob"] != 0.5]
+    assert more.history[0]["rm/margin"] == pytest.approx(sum(margins) / len(margins), rel=1e-3, abs=1e-5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in start.network.state_dict().items())
+    assert start.network.config.score_offset == offset
+    # Its zero is fixed anew: the mean over the answers.
+    answers = [(row["prompt"], row[side]) for row in lone[:1] for side in ("chosen", "rejected")]
+    alone = train(start, lone[:1], batch_size=1)
+    assert sum(score(alone, *answer).item() for answer in answers) / 2 == pytest.approx(0.0, abs=1e-4)
+
+
 def test_a_tie_teaches_and_counts_in_no_accuracy(policy: Policy, rows: list[Row]) -> None:
     (decided, tie), model = [dict(row) for row in rows if not row["group"]][:2], fresh(policy)
     decided["chosen_prob"], tie["chosen_prob"] = 0.8, 0.5

@@ -13,7 +13,16 @@ from jinja2 import Environment, StrictUndefined
 
 from rlhf_lab import plots
 
-SYSTEMS: tuple[str, ...] = ("tamer", "control_preferences", "a2c", "rules")
+SYSTEMS: tuple[str, ...] = (
+    "tamer",
+    "control_preferences",
+    "rankings",
+    "pretraining_mix",
+    "context_distillation",
+    "preference_pretraining",
+    "a2c",
+    "rules",
+)
 """A module and a template of this package each, in the order of the page."""
 
 
@@ -45,7 +54,9 @@ def section(system: str, rows: Sequence[Mapping[str, Any]], figures: Path, comma
     figures.mkdir(parents=True, exist_ok=True)
     for name, axes in module_of(system).figures(rows).items():
         plots.save(axes, figures / f"{name}.png")
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
     environment.filters |= {"percent": lambda value: f"{100 * value:.1f} %", "plain": lambda value: f"{value:.2f}"}
     template = environment.from_string((files("rlhf_lab.experiments.systems") / f"{system}.md.j2").read_text())
     known = {"rows": rows, "mean": mean, "where": where, "seeds": seeds_of(rows), "command": command}

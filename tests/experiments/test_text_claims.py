@@ -1,0 +1,79 @@
+"""InstructGPT's and Anthropic's claims on text, for one seed and smaller than on the page of results, with slack."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rlhf_lab.data.datasets import load_tldr
+from rlhf_lab.experiments.systems import context_distillation, preference_pretraining, pretraining_mix, rankings
+from rlhf_lab.experiments.systems.sections import Job
+from rlhf_lab.feedback import population
+from rlhf_lab.models import Policy, RewardModel
+from rlhf_lab.runs import Run
+from rlhf_lab.shipped import load_shipped_comparisons, load_trained
+from rlhf_lab.training.distillation import context_kl, distill_context, distillation_config
+from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
+from rlhf_lab.training.supervised import text_loss
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
+
+def job(system: str) -> Job:
+    return Job(system, 0, "laptop", Path())
+
+
+def supervised(size: str) -> Policy:
+    policy = load_trained("supervised", size)
+    assert isinstance(policy, Policy)
+    return policy
+
+
+def test_all_pairs_in_one_element_leave_a_smaller_gap_than_shuffled_pairs() -> None:
+    policy, data = supervised("large"), load_tldr(scale="tiny")
+    people = population(seed=0)
+    train, held_out = (
+        rankings.ranked(policy, posts, 48, 4, people, seed=0) for posts in (data.prompts, data.validation)
+    )
+    one, shuffled = (
+        rankings.measured(policy, train, held_out, arm, 8, job("rankings")) for arm in ("one element", "shuffled")
+    )
+    assert shuffled["gap"] > one["gap"] + 0.03
+
+
+def test_pretraining_text_recovers_what_ppo_gives_up() -> None:
+    policy, reward_model = supervised("large"), load_trained("reward_model", "large")
+    assert isinstance(reward_model, RewardModel)
+    tuned = pretraining_mix.tuned(policy, reward_model, job("pretraining_mix"), num_steps=6, num_texts=256)
+    texts = pretraining_mix.raw_posts("held out", 64, 0)
+    start, free, mixed = (text_loss(one, texts, max_tokens=192) for one in (policy, tuned["ppo"], tuned["mixed"]))
+    assert free > start + 0.01
+    assert free - mixed > 0.8 * (free - start)
+    scores = [tuned[name].history[-1]["objective/score"] for name in ("ppo", "mixed")]
+    assert scores[1] > scores[0] - 0.5  # Of the same posts: what is remembered costs little of the reward.
+
+
+def test_context_distillation_closes_the_gap_to_the_prompted_teacher() -> None:
+    teacher = context_distillation.taught("small", 4096, job("context_distillation"))
+    config, data = distillation_config("laptop"), load_tldr(scale="tiny")
+    student = distill_context(teacher, context_distillation.CONTEXT, data.prompts, config, num_steps=120)
+    before, after = (
+        context_kl(one, teacher, context_distillation.CONTEXT, list(data.validation["prompt"]), config)
+        for one in (teacher, student)
+    )
+    assert before > 1.0
+    assert after < 0.3 * before
+
+
+def test_cheap_preferences_help_where_labels_are_few() -> None:
+    policy, config = supervised("medium"), reward_model_config("laptop")
+    cheap = preference_pretraining.cheap_comparisons(1500, 0)
+    pretrained = train_reward_model(policy, cheap, config, run=Run(), num_epochs=1.0)
+    few, held_out = (
+        load_shipped_comparisons(part).select(range(number)) for part, number in (("train", 200), ("held_out", 500))
+    )
+    gentle = replace(config.optimizer, learning_rate=preference_pretraining.GENTLE)
+    settings = {"batch_size": 8, "optimizer": gentle}
+    plain, more = (train_reward_model(start, few, config, **settings) for start in (policy, pretrained))
+    accuracy = [preference_pretraining.accuracy(model, held_out) for model in (plain, more)]
+    assert accuracy[1] > accuracy[0] + 0.03

@@ -56,6 +56,7 @@ _HOMES = {
     "rlhf_lab.lesson_plots": (
         "draw_best_of_n",
         "plot_axes_of",
+        "plot_clips",
         "plot_extrapolation",
         "plot_frontiers",
         "plot_memory",

@@ -253,3 +253,25 @@ def plot_opinions(opinions: Mapping[str, Mapping[str, np.ndarray]], *, title: st
     axes.axhline(0, color=REFERENCE, linewidth=0.8)
     axes.legend(frameon=False, **BESIDE)
     return axes
+
+
+def plot_clips(clips: Mapping[str, Sequence[np.ndarray]], *, title: str, xlabel: str = "") -> Axes:
+    """Clips of behavior as strips of pictures, one under the other; time runs to the right.
+
+    Args:
+        clips: Name to frames, all of one size: uint8 (height, width, 3).
+        title: The claim.
+        xlabel: What time it is.
+    """
+    axes = new_axes(title, xlabel, "")
+    strips = [np.concatenate(list(frames), axis=1) for frames in clips.values()]
+    tall, wide = strips[0].shape[0], max(strip.shape[1] for strip in strips)
+    for place, strip in enumerate(strips):
+        axes.imshow(strip, extent=(0, strip.shape[1], (place + 1) * tall, place * tall))
+    axes.set(xlim=(0, wide), ylim=(len(strips) * tall, 0), xticks=[])
+    axes.set_yticks([(place + 0.5) * tall for place in range(len(strips))], list(clips))
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.figure.set_size_inches(9, 0.9 + 8 * len(strips) * tall / wide)  # type: ignore[union-attr]
+    return axes

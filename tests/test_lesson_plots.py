@@ -37,6 +37,7 @@ OPINIONS = {
     "supervised": {judge: np.array([1.0, 3.0]) for judge in ("small reward model", "people", "truth")},
     "no_penalty": {"small reward model": np.full(2, 4.0), "people": np.full(2, 3.0), "truth": np.full(2, 1.0)},
 }
+CLIPS = {name: [np.full((4, 6, 3), shade, np.uint8)] * number for name, shade, number in (("A", 10, 3), ("B", 200, 2))}
 KL, GOLD = np.array([1.0, 4.0, 9.0]), np.array([0.5, 0.4, -0.2])
 
 
@@ -74,6 +75,7 @@ PLOTS: dict[str, tuple[Callable[[], Axes], str, str]] = {
         "",
         "score above the first policy's [std there]",
     ),
+    "clips": (lambda: lab.plot_clips(CLIPS, title="Claim", xlabel="seconds"), "seconds", ""),
     "frontiers": (
         lambda: lab.plot_frontiers(POINTS, title="Claim"),
         "distance from the start, $\\sqrt{KL}$ [$\\sqrt{nat}$]",
@@ -179,6 +181,15 @@ def test_opinions_are_counted_from_the_first_policy_in_the_judges_own_deviations
     drawn = {judge: list(line(axes, judge).get_ydata()) for judge in OPINIONS["supervised"]}
     assert drawn == {"small reward model": [0.0, 2.0], "people": [0.0, 1.0], "truth": [0.0, -1.0]}
     assert [text.get_text() for text in axes.get_xticklabels()] == ["supervised", "PPO\nwithout it"]
+
+
+def test_clips_are_strips_one_under_the_other() -> None:
+    axes = lab.plot_clips(CLIPS, title="Claim")
+    drawn = {image.get_array()[0, 0, 0]: image for image in axes.images}  # type: ignore[index]
+    assert [drawn[shade].get_extent() for shade in (10, 200)] == [[0, 18, 4, 0], [0, 12, 8, 4]]
+    assert [image.get_array().shape for image in axes.images] == [(4, 18, 3), (4, 12, 3)]  # type: ignore[union-attr]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["A", "B"]
+    assert list(axes.get_yticks()) == [2.0, 6.0]
 
 
 def test_memory_is_stacked_in_gigabytes() -> None:

@@ -21,6 +21,7 @@ from torch.nn.functional import leaky_relu
 
 from rlhf_lab.control.simulation import Fragment
 from rlhf_lab.equations.preference import segment_loss
+from rlhf_lab.seams import Equation, checked
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,16 @@ class _Members(nn.Module):
 class RewardEnsemble:
     """Rewards of steps, learnt from comparisons of segments by several networks."""
 
-    def __init__(self, size: int, config: EnsembleConfig, *, seed: int = 0) -> None:
+    def __init__(self, size: int, config: EnsembleConfig, *, seed: int = 0, loss: Equation = segment_loss) -> None:
         """Begin without knowing anything.
 
         Args:
             size: Of an observation and an action, together.
             config: Settings.
             seed: Of the networks, the bootstraps and the batches.
+            loss: Of each comparison, such as one's own `segment_loss`.
         """
+        self._loss = checked("loss", loss, segment_loss, lambda returns, *_: returns.shape, "comparison")
         self._config, self._rng = config, torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -157,7 +160,7 @@ class RewardEnsemble:
         inputs = self._standardized(self._inputs[rows])
         returns = self._members(inputs.flatten(1, 3)).view(inputs.shape[:-1]).sum(-1)
         error_rate = self._config.error_rate
-        return segment_loss(returns[..., 0], returns[..., 1], self._first_prob[rows], error_rate=error_rate)
+        return self._loss(returns[..., 0], returns[..., 1], self._first_prob[rows], error_rate=error_rate)
 
     def _standardized(self, inputs: Tensor) -> Tensor:
         mean, spread = (torch.as_tensor(value, dtype=torch.float32) for value in (self._seen.mean, self._seen.var**0.5))

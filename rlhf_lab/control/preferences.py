@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 from rlhf_lab.control.actor_critic import ControlConfig, Learner
 from rlhf_lab.control.ensemble import EnsembleConfig, Pair, RewardEnsemble, Segment
 from rlhf_lab.control.simulation import Fragment
+from rlhf_lab.equations.preference import segment_loss
+from rlhf_lab.seams import Equation
 
 People = Callable[[Sequence[Pair]], Sequence[float | None]]
 """Who compares: how sure it is that the first of each pair is the better, 1, 0, or 0.5; None where they cannot tell."""
@@ -68,18 +70,21 @@ class PreferenceConfig:
 class PreferenceLearner:
     """A policy that learns what people mean, from what they say of pairs of its own segments."""
 
-    def __init__(self, task: str, config: PreferenceConfig | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self, task: str, config: PreferenceConfig | None = None, *, seed: int = 0, loss: Equation = segment_loss
+    ) -> None:
         """Begin without knowing anything.
 
         Args:
             task: A name of Gymnasium.
             config: Settings.
             seed: Of everything that is drawn.
+            loss: Of each comparison, such as one's own `segment_loss`.
         """
         self.config = config or PreferenceConfig()
         self.learner = Learner(task, self.config.control, seed=seed)
         size = self.learner.simulation.observation_space.shape[0] + self.learner.simulation.num_actions
-        self.ensemble = RewardEnsemble(size, self.config.ensemble, seed=seed + 1)
+        self.ensemble = RewardEnsemble(size, self.config.ensemble, seed=seed + 1, loss=loss)
         self.num_asked = 0
         """Pairs that people were asked about by `train`."""
         self.history: list[dict[str, float]] = []

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rlhf_lab.control.tasks import Features, Opinion
 from rlhf_lab.equations.preference import feedback_credit
+from rlhf_lab.seams import Equation, checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +79,28 @@ class Trainer(Protocol):
 class TAMERAgent:
     """H(s, a) = w . features(s, a), learnt from presses, and acted on greedily."""
 
-    def __init__(self, features: Features, config: TAMERConfig | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        features: Features,
+        config: TAMERConfig | None = None,
+        *,
+        seed: int = 0,
+        credit: Equation = feedback_credit,
+    ) -> None:
         """Begin without knowing anything.
 
         Args:
             features: Of each action, for an observation.
             config: Settings.
             seed: Breaks ties between actions.
+            credit: What a press says about each step, such as one's own `feedback_credit`.
         """
         self.config = config or TAMERConfig()
         self.weights: Float[Tensor, " size"] | None = None
         self.clock = 0.0
         """When its last step ended [s]."""
         self._features, self._rng = features, torch.Generator().manual_seed(seed)
+        self._credit = checked("credit", credit, feedback_credit, lambda starts, *_: starts.shape, "step")
         self._steps: deque[_Step] = deque()
 
     def expected(self, observation: Any) -> Float[Tensor, " actions"]:
@@ -138,7 +148,7 @@ class TAMERAgent:
         starts, ends = (
             torch.tensor([getattr(step, name) - press.time for step in self._steps]) for name in ("start", "end")
         )
-        credits = feedback_credit(starts, ends, 0.0, earliest=self.config.earliest, latest=self.config.latest)
+        credits = self._credit(starts, ends, 0.0, earliest=self.config.earliest, latest=self.config.latest)
         for step, credit in zip(self._steps, credits.tolist(), strict=True):
             if credit > 0:
                 error = press.value - weights @ step.features

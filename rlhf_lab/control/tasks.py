@@ -1,5 +1,7 @@
 """Gymnasium tasks, seen as TAMER sees them: a row of features for each action, and what a good trainer would say."""
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,9 @@ def make_task(name: str, **settings: Any) -> gymnasium.Env[Any, Any]:
     Raises:
         ValueError: There is no such task, or it needs a library that is not installed.
     """
+    if sys.platform == "linux" and not os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"}:
+        # Pictures need no screen; SDL, which draws them, looks for one all the same, and complains of its absence.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
         return gymnasium.make(name, max_episode_steps=-1, **settings)
     except gymnasium.error.DependencyNotInstalled as error:

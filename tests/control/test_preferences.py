@@ -1,7 +1,7 @@
 """Preference RL: rewards from comparisons, questions where the ensemble disagrees, a policy that learns from them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from rlhf_lab.control.actor_critic import ControlConfig, Learner
 from rlhf_lab.control.ensemble import EnsembleConfig, Pair, RewardEnsemble, Segment
 from rlhf_lab.control.preferences import PreferenceConfig, PreferenceLearner, by_true_return
 from rlhf_lab.control.simulation import Fragment
+from rlhf_lab.equations.preference import segment_loss
 
 SMALL = ControlConfig(num_steps=800, num_copies=4, fragment=10, horizon=20, num_epochs=1, minibatches=2)
 FEW = PreferenceConfig(num_labels=20, at_once=2, segment=5, control=SMALL, ensemble=EnsembleConfig(updates=3))
@@ -213,6 +214,22 @@ def test_what_comes_after_a_fragment_counts(monkeypatch: pytest.MonkeyPatch) -> 
     expected[:, -1] += 0.99 * after
     assert torch.allclose(given["rewards"], expected, atol=1e-3)
     assert bool(given["mask"].all())
+
+
+def test_a_loss_of_ones_own_is_what_rewards_are_learnt_by() -> None:
+    config = PreferenceConfig(segment=5, control=SMALL)
+
+    def learnt(loss: Callable[..., torch.Tensor]) -> torch.Tensor:
+        learner = PreferenceLearner("CartPole-v1", config, loss=loss)
+        pairs = learner.questions(20)
+        learner.tell(pairs, by_true_return(pairs))
+        return learner.ensemble.rewards(learner.learner.collect())
+
+    own = learnt(segment_loss)
+    assert torch.equal(own, learnt(lambda *returns, **settings: segment_loss(*returns, **settings)))
+    assert not torch.allclose(own, learnt(lambda *returns, **settings: -segment_loss(*returns, **settings)), atol=1e-3)
+    with pytest.raises(ValueError, match=r"loss \(.*\) returned the shape \(\), not .* for each comparison"):
+        learnt(lambda *returns, **settings: segment_loss(*returns, **settings).mean())
 
 
 @pytest.mark.slow

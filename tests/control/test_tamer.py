@@ -9,6 +9,7 @@ import torch
 
 from rlhf_lab.control.tamer import Press, SimulatedTrainer, TAMERAgent, TAMERConfig, tamer
 from rlhf_lab.control.tasks import judge_mountain_car, make_task, radial_features
+from rlhf_lab.equations.preference import feedback_credit
 
 LATE = TAMERConfig(steps_per_second=5.0, learning_rate=0.5)
 AT_ONCE = TAMERConfig(earliest=0.0, latest=0.0, steps_per_second=5.0, learning_rate=0.5)
@@ -236,3 +237,27 @@ def test_what_gives_the_car_energy_is_good(velocity: float, action: int, opinion
 def test_attention_is_a_share() -> None:
     with pytest.raises(ValueError, match=r"attention must lie in \[0, 1\], not 1.5"):
         SimulatedTrainer(judge_mountain_car, attention=1.5)
+
+
+def test_credit_of_ones_own_is_what_the_agent_learns_by() -> None:
+    taught = {}
+    for name, credit in (
+        ("own", feedback_credit),
+        ("same", lambda *times, **window: feedback_credit(*times, **window)),
+        ("half", lambda *times, **window: 0.5 * feedback_credit(*times, **window)),
+    ):
+        agent = TAMERAgent(two_actions, LATE, credit=credit)
+        agent.act(0, 0.0)
+        agent.hear(Press(0.5, 1.0))
+        taught[name] = agent.weights
+    # Of its window, 0.3 s before the press and earlier, a third lies in the only step; its error is 1.
+    assert taught["own"].sum().item() == pytest.approx(0.5 / 3)
+    assert torch.equal(taught["own"], taught["same"])
+    assert torch.equal(0.5 * taught["own"], taught["half"])
+
+
+def test_credit_that_is_wrong_is_refused_in_one_sentence() -> None:
+    agent = TAMERAgent(two_actions, LATE, credit=lambda starts, ends, said_at, **window: starts.sum())
+    agent.act(0, 0.0)
+    with pytest.raises(ValueError, match=r"credit \(.*\) returned the shape \(\), not \(1,\): .* for each step"):
+        agent.hear(Press(0.5, 1.0))

@@ -16,6 +16,7 @@ from rlhf_lab.control.preferences import PreferenceConfig, PreferenceLearner, by
 from rlhf_lab.control.simulation import Fragment, pictures
 from rlhf_lab.control.tasks import make_task
 from rlhf_lab.experiments.systems.sections import Job, where
+from rlhf_lab.lesson_plots import plot_clips
 from rlhf_lab.plots import POLICY, PROXY, REFERENCE, new_axes
 
 TASKS = {
@@ -129,13 +130,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
 def _clip(rows: Sequence[Mapping[str, Any]]) -> Axes:
     task = make_task("Pendulum-v1", render_mode="rgb_array")
     frames = pictures(task, np.array([[row["angle"], row["speed"]] for row in rows[::3]], dtype=float))
-    axes = new_axes("Taught by comparisons alone: it turns, once a second", "one second and a quarter", "")
-    axes.imshow(np.concatenate([frame[80:-80, 80:-80] for frame in frames], axis=1))
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
-    axes.spines[["left", "bottom"]].set_visible(False)
-    axes.figure.set_size_inches(9, 1.8)  # type: ignore[union-attr]
-    return axes
+    title = "Taught by comparisons alone: it turns, once a second"
+    return plot_clips({"": [frame[80:-80, 80:-80] for frame in frames]}, title=title, xlabel="one second and a quarter")
 
 
 QUANTITIES = {"shares": shares}

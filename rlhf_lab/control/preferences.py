@@ -9,6 +9,7 @@ Reference: Christiano et al. 2017, 'Deep reinforcement learning from human prefe
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -87,7 +88,7 @@ class PreferenceLearner:
         self.ensemble = RewardEnsemble(size, self.config.ensemble, seed=seed + 1, loss=loss)
         self.num_asked = 0
         """Pairs that people were asked about by `train`."""
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         """What each fragment brought."""
         self._recent: deque[Fragment] = deque(maxlen=5)
         self._rng = np.random.default_rng(seed + 2)

@@ -24,7 +24,7 @@ TASKS = {
     "Pendulum-v1": PreferenceConfig(num_labels=1400, control=ControlConfig(num_steps=100_000, discount=0.95)),
     "HalfCheetah-v5": PreferenceConfig(num_labels=1400, control=ControlConfig(num_steps=120_000)),
 }
-TURNING = PreferenceConfig(num_labels=700, control=ControlConfig(num_steps=80_000, discount=0.95))
+TURNING = PreferenceConfig(num_labels=700, control=ControlConfig(num_steps=80_000))
 TURNS_A_SECOND = 1.0
 
 

@@ -82,7 +82,7 @@ def measured(
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """KL before and after, a line a seed."""
-    axes = new_axes("A prompt, distilled away", "", "KL(prompted teacher || student) of a response [nats]")
+    axes = new_axes("A prompt, distilled away", "", "KL to the prompted teacher [nats]")
     for place, name in enumerate(("unprompted", "distilled")):
         values = [row["kl"] for row in where(rows, policy=name)]
         axes.bar(place, sum(values) / len(values), 0.6, color=REFERENCE if name == "unprompted" else POLICY)

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from rlhf_lab import plots
 
-SYSTEMS: tuple[str, ...] = ()
+SYSTEMS: tuple[str, ...] = ("best_of_n_or_rl", "annotation_budget", "quotes")
 """A module and a template of this package each, in the order of the page."""
 
 
@@ -48,7 +48,8 @@ def section(system: str, rows: Sequence[Mapping[str, Any]], figures: Path, comma
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": lambda value: f"{100 * value:.1f} %", "plain": lambda value: f"{value:.2f}"}
     template = environment.from_string((files("rlhf_lab.experiments.systems") / f"{system}.md.j2").read_text())
-    return template.render(rows=rows, mean=mean, where=where, seeds=seeds_of(rows), command=command)
+    summary = getattr(module_of(system), "summary", lambda rows: {})
+    return template.render(rows=rows, mean=mean, where=where, seeds=seeds_of(rows), command=command, **summary(rows))
 
 
 def seeds_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:

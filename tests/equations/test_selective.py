@@ -21,9 +21,9 @@ def test_a_part_of_a_question_counts_in_part() -> None:
 
 def test_ties_are_broken_as_if_at_random() -> None:
     scores, rng = np.array([1.0, 1.0, 1.0, 0.0]), np.random.default_rng(0)
-    drawn = [selective_rate(scores + 0.5 * rng.random(4), OUTCOMES, 0.5) for _ in range(4000)]
+    drawn = [selective_rate(scores + 0.5 * rng.random(4), OUTCOMES, 0.5) for _ in range(1000)]
     assert selective_rate(scores, OUTCOMES, 0.5) == pytest.approx(2 / 3)
-    assert np.mean(drawn) == pytest.approx(2 / 3, abs=0.02)
+    assert np.mean(drawn) == pytest.approx(2 / 3, abs=0.04)
 
 
 def test_scores_that_say_nothing_gain_nothing() -> None:

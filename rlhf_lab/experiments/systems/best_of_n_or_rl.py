@@ -21,6 +21,7 @@ from rlhf_lab.feedback import LearnedReward, gold_judge
 from rlhf_lab.generation import best_of_n
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
+from rlhf_lab.scoring import vocabulary_head
 from rlhf_lab.shipped import load_trained
 from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
 from rlhf_lab.training.supervised import sft, sft_config
@@ -65,7 +66,7 @@ class Compute:
     @classmethod
     def of(cls, network: PreTrainedModel, prompt_tokens: float) -> "Compute":
         """Of a policy; its reward model and its critic have the same body."""
-        head = network.get_output_embeddings().weight.numel()
+        head = sum(weight.numel() for weight in vocabulary_head(network).parameters())
         return cls(network.num_parameters() - head, head, prompt_tokens)
 
     def read(self, response_tokens: float) -> float:
@@ -148,9 +149,9 @@ def _rl(
     """The policy that PPO makes, what looks at half of the posts saw on the way, and what it took."""
     reference = {row["prompt"]: row["completion"] for part in (prompts, posts) for row in part.to_list()}
 
-    def won(asked: Sequence[str], texts: Sequence[str]) -> list[float]:
-        truth = gold_judge()(asked, [reference[prompt] for prompt in asked])
-        return wins(gold_judge()(asked, texts), truth).tolist()
+    def won(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        truth = gold_judge()(prompts, [reference[prompt] for prompt in prompts])
+        return wins(gold_judge()(prompts, responses), truth).tolist()
 
     held_out = posts.select(range(len(posts) // 2))
     every = max(1, (config.num_steps - 1) // 3)

@@ -73,8 +73,9 @@ def rows(job: Job) -> list[dict[str, Any]]:
     """Win rate over the posters' own summaries by the number of labels, of best-of-n and of RL."""
     sizes, config = SIZES[job.scale], ppo_config(job.scale)
     data = load_tldr(scale=job.scale, seed=job.seed)
-    policy = load_trained("supervised")
-    assert isinstance(policy, Policy)
+    # Any size learns what people say of one policy's summaries (section b), so the reward models are of the cheaper one.
+    policy, smaller = load_trained("supervised"), load_trained("supervised", "medium")
+    assert isinstance(policy, Policy) and isinstance(smaller, Policy)
     posts = data.validation.select(range(sizes.num_posts))
     held_out = load_shipped_comparisons("held_out").select(range(sizes.num_held_out))
     samples = Samples.of(policy, posts, sizes.n, config.sampling, seed=job.seed)
@@ -85,7 +86,7 @@ def rows(job: Job) -> list[dict[str, Any]]:
     start = samples.won.mean(1)
     found = [_row("supervised", 0, 1, start, start, 0.5)]
     for number in sizes.num_labels:
-        reward_model = _reward_model(policy, labels.select(range(number)), job)
+        reward_model = _reward_model(smaller, labels.select(range(number)), job)
         report = reward_model_report(reward_model, held_out)
         accuracy = report["accuracy"]["mean"]
         best = samples.best_of(samples.scores(LearnedReward(reward_model)), sizes.n)
@@ -98,10 +99,10 @@ def rows(job: Job) -> list[dict[str, Any]]:
     return found
 
 
-def _reward_model(policy: Policy, labels: Dataset, job: Job) -> RewardModel:
+def _reward_model(start: Policy, labels: Dataset, job: Job) -> RewardModel:
     """Batches of 16, so that a hundred labels are some updates too."""
     run = Run(job.folder / f"reward_model-{len(labels)}", seed=job.seed, checkpoint_every=20)
-    return train_reward_model(policy, labels, reward_model_config(job.scale), run=run, batch_size=16)
+    return train_reward_model(start, labels, reward_model_config(job.scale), run=run, batch_size=16)
 
 
 def _row(

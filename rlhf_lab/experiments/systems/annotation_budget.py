@@ -73,7 +73,7 @@ def rows(job: Job) -> list[dict[str, Any]]:
     """Win rate over the posters' own summaries by the number of labels, of best-of-n and of RL."""
     sizes, config = SIZES[job.scale], ppo_config(job.scale)
     data = load_tldr(scale=job.scale, seed=job.seed)
-    # Any size learns what people say of one policy's summaries (section b), so the reward models are of the cheaper one.
+    # Any size learns what people say of one policy's summaries (section b), so the cheaper one does.
     policy, smaller = load_trained("supervised"), load_trained("supervised", "medium")
     assert isinstance(policy, Policy) and isinstance(smaller, Policy)
     posts = data.validation.select(range(sizes.num_posts))

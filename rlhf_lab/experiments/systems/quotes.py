@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,16 +32,22 @@ class Sizes:
     """What a scale fixes besides the stages' presets."""
 
     num_demonstrations: int
-    num_labeled: int
-    """Posts of whose answers people say which they like, and which are supported."""
+    num_judged: int
+    """Posts of whose answers somebody says which are supported."""
+    num_ranked: int
+    """The first of them, of whose answers people say which they like."""
     num_posts: int
     n: int
     """Of best-of-n."""
 
 
-SIZES = {"tiny": Sizes(64, 16, 16, 2), "laptop": Sizes(1500, 320, 192, 8)}
-NUM_LABELED_ANSWERS = 4
-"""To each post; a ranking of them is one batch element."""
+SIZES = {"tiny": Sizes(64, 16, 16, 16, 2), "laptop": Sizes(1500, 800, 400, 256, 4)}
+NUM_LABELED_ANSWERS = 2
+"""To each post."""
+NO_ANSWER = " I cannot tell."
+"""Judged worse than a supported answer and better than others, so scores above its own compare across posts."""
+LEARNING_RATE = 1e-3
+"""Of what is supported: there is more to learn than what people like."""
 RESPONSE_TOKENS = 96
 SAMPLING = SamplingConfig(max_response_tokens=40, temperature=0.5)
 COVERAGES = tuple(round(0.1 * tenths, 1) for tenths in range(1, 11))
@@ -60,12 +66,13 @@ def rows(job: Job) -> list[dict[str, Any]]:
     data = load_tldr(scale=job.scale, seed=job.seed)
     start = load_trained("supervised")
     assert isinstance(start, Policy)
-    policy = _quoting_policy(start, data.demonstrations, sizes, job)
+    policy = _quoting_policy(start, sizes, job)
     preferred, supported = _reward_models(policy, data.prompts, sizes, job)
     posts = data.validation.select(range(sizes.num_posts))
     groups = _answers(policy, posts, sizes.n, job.seed)
     outcomes = _outcomes(posts, groups)
     scores = {"preferred": _scores(preferred, posts, groups), "supported": _scores(supported, posts, groups)}
+    scores["supported"] -= _scores(supported, posts, [[NO_ANSWER]] * len(groups))
     # The mean of the two, each in its own standard deviations.
     scores["both"] = 0.5 * (
         scores["preferred"] / scores["preferred"].std() + scores["supported"] / scores["supported"].std()
@@ -81,9 +88,11 @@ def rows(job: Job) -> list[dict[str, Any]]:
     return found
 
 
-def _quoting_policy(start: Policy, demonstrations: Dataset, sizes: Sizes, job: Job) -> Policy:
-    quoting = quoting_demonstrations(demonstrations.select(range(sizes.num_demonstrations)), gold_judge())
-    run = Run(job.folder / "supervised", seed=job.seed, checkpoint_every=20)
+def _quoting_policy(start: Policy, sizes: Sizes, job: Job) -> Policy:
+    """The same for every seed, as the policy is that it starts from."""
+    demonstrations = load_tldr(scale=job.scale).demonstrations.select(range(sizes.num_demonstrations))
+    run = Run(job.folder / "supervised", checkpoint_every=20)
+    quoting = quoting_demonstrations(demonstrations, gold_judge())
     return sft(start, quoting, sft_config(job.scale), run=run, max_response_tokens=RESPONSE_TOKENS)
 
 
@@ -94,20 +103,20 @@ def _answers(policy: Policy, posts: Dataset, number: int, seed: int) -> list[lis
 
 def _reward_models(policy: Policy, prompts: Dataset, sizes: Sizes, job: Job) -> tuple[RewardModel, RewardModel]:
     """Of what people prefer, and of what is supported: two judgements of the same answers."""
-    posts = prompts.select(range(sizes.num_labeled))
+    posts, ranked = prompts.select(range(sizes.num_judged)), prompts.select(range(sizes.num_ranked))
     groups = [list(dict.fromkeys(group)) for group in _answers(policy, posts, NUM_LABELED_ANSWERS, job.seed + 1)]
-    labels = {"preferred": _preferences(posts, groups, job.seed), "supported": _support(posts, groups)}
     preset = reward_model_config(job.scale)
+    judging = replace(preset, optimizer=replace(preset.optimizer, learning_rate=LEARNING_RATE))
+    labels = {
+        "preferred": (_preferences(ranked, groups[: len(ranked)], job.seed), preset),
+        "supported": (_support(posts, groups), judging),
+    }
+    settings = {"batch_size": 16, "max_response_tokens": RESPONSE_TOKENS}
     models = [
         train_reward_model(
-            policy,
-            Dataset.from_list(pairs),
-            preset,
-            run=Run(job.folder / name, seed=job.seed, checkpoint_every=20),
-            batch_size=16,
-            max_response_tokens=RESPONSE_TOKENS,
+            policy, Dataset.from_list(pairs), config, run=Run(job.folder / name, seed=job.seed), **settings
         )
-        for name, pairs in labels.items()
+        for name, (pairs, config) in labels.items()
     ]
     return models[0], models[1]
 
@@ -123,13 +132,13 @@ def _preferences(posts: Dataset, groups: Sequence[Sequence[str]], seed: int) -> 
 
 
 def _support(posts: Dataset, groups: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Those who look at the evidence say which of the answers are supported."""
+    """Those who look at the evidence say which of the answers are supported: better than none, or worse."""
     prompts = column(posts, "prompt")
     judged = [
-        [float(judge_quote(gold_judge(), prompt, text).supported) for text in group]
+        [float(judge_quote(gold_judge(), prompt, text).supported) for text in group] + [0.5]
         for prompt, group in zip(prompts, groups, strict=True)
     ]
-    return _pairs(prompts, groups, judged)
+    return _pairs(prompts, [[*group, NO_ANSWER] for group in groups], judged)
 
 
 def _pairs(

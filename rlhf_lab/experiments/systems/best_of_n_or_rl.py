@@ -233,33 +233,39 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
 
 
 def _by_answer(rows: Sequence[Mapping[str, Any]]) -> Axes:
-    axes = plots.new_axes("What n buys, before and after RL", "compute of an answer [FLOPs]", "win rate [%]")
+    axes = plots.new_axes("What n buys, before and after RL", "compute of an answer [GFLOPs]", "win rate [%]")
     for method, (label, color, style) in NAMES.items():
         points = _means(rows, method)
         by_seed = [[100 * row["mean"] for row in where(rows, method=method, n=point["n"])] for point in points]
-        at = [point["answer_flops"] for point in points]
+        at = [point["answer_flops"] / 1e9 for point in points]
         axes.plot(at, [100 * point["mean"] for point in points], style, color=color, label=label)
         axes.fill_between(
             at, [min(seeds) for seeds in by_seed], [max(seeds) for seeds in by_seed], color=color, alpha=0.15
         )
     for point in _means(rows, "best_of_n"):
         spot = {"xytext": (0, -12), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-        axes.annotate(f"n={point['n']}", (point["answer_flops"], 100 * point["mean"]), **spot)
+        axes.annotate(f"n={point['n']}", (point["answer_flops"] / 1e9, 100 * point["mean"]), **spot)
     axes.set_xscale("log")
+    doubled = [0.25, 0.5, 1.0, 2.0, 4.0]
+    axes.set_xticks(doubled, [f"{tick:g}" for tick in doubled])
+    axes.minorticks_off()
     axes.legend(loc="lower right", frameon=False)
     return axes
 
 
 def _at_equal_compute(rows: Sequence[Mapping[str, Any]]) -> Axes:
-    """Best-of-n may spend on each answer what RL does, its training divided by the answers served."""
+    """Best-of-n may spend on each answer what RL does, its training divided by the answers served, or less."""
     (rl,) = _means(rows, "rl", (1,))
     points = _means(rows, "best_of_n")
     served = np.logspace(1, 5, 81)
     budget = rl["answer_flops"] + rl["training_flops"] / served
-    # Between two ns, a share of the answers gets the larger one.
     flops, won = ([point[key] for point in points] for key in ("answer_flops", "mean"))
-    axes = plots.new_axes("The more answers, the more RL pays", "answers served", "win rate at equal compute [%]")
-    axes.plot(served, 100 * np.interp(budget, flops, won), color=plots.PROXY, label="best-of-n")
+    # Between two values of n, a share of the answers gets the larger one; nobody has to spend all that there is.
+    best = np.maximum.accumulate(np.interp(budget[::-1], flops, won))[::-1]
+    axes = plots.new_axes(
+        "RL pays once many answers share its training", "answers served", "win rate at equal compute [%]"
+    )
+    axes.plot(served, 100 * best, color=plots.PROXY, label="best-of-n")
     axes.axhline(100 * rl["mean"], color=plots.POLICY, linestyle="--", label="RL")
     axes.set_xscale("log")
     axes.legend(loc="best", frameon=False)

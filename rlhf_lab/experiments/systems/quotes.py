@@ -160,13 +160,12 @@ def _scores(model: RewardModel, posts: Dataset, groups: Sequence[Sequence[str]])
 
 
 def _outcomes(posts: Dataset, groups: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-    """Of each answer, (posts, answers): whether it is supported, quotes verbatim, and beats the poster's summary."""
-    told: dict[str, list[list[float]]] = {"supported": [], "verbatim": [], "win_rate": []}
+    """Of each answer, (posts, answers): whether it is supported, and whether it beats the poster's summary."""
+    told: dict[str, list[list[float]]] = {"supported": [], "win_rate": []}
     for prompt, reference, group in zip(column(posts, "prompt"), column(posts, "completion"), groups, strict=True):
         judged = [judge_quote(gold_judge(), prompt, text) for text in group]
         truth = gold_judge().judge(prompt, reference).overall
         told["supported"].append([float(one.supported) for one in judged])
-        told["verbatim"].append([float(one.verbatim) for one in judged])
         told["win_rate"].append(wins([one.summary.overall for one in judged], [truth] * len(group)).tolist())
     return {key: np.array(values) for key, values in told.items()}
 
@@ -194,7 +193,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found = where(rows, by=by, n=n, coverage=coverage)
         # Seeds have posts of their own, so their errors are independent.
         error = math.hypot(*(row["gain_se"] for row in found)) / len(found)
-        return {key: mean(found, key) for key in ("supported", "verbatim", "win_rate", "gain")} | {"gain_se": error}
+        return {key: mean(found, key) for key in ("supported", "win_rate", "gain")} | {"gain_se": error}
 
     return {"at": at, "largest": largest, "names": NAMES}
 

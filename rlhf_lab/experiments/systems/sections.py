@@ -49,7 +49,8 @@ def section(system: str, rows: Sequence[Mapping[str, Any]], figures: Path, comma
     environment.filters |= {"percent": lambda value: f"{100 * value:.1f} %", "plain": lambda value: f"{value:.2f}"}
     template = environment.from_string((files("rlhf_lab.experiments.systems") / f"{system}.md.j2").read_text())
     summary = getattr(module_of(system), "summary", lambda rows: {})
-    return template.render(rows=rows, mean=mean, where=where, seeds=seeds_of(rows), command=command, **summary(rows))
+    known = {"rows": rows, "mean": mean, "where": where, "seeds": seeds_of(rows), "command": command, **summary(rows)}
+    return template.render(**known) + "\n"
 
 
 def seeds_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:

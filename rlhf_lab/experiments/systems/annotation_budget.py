@@ -141,7 +141,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """Preference by labels, with what they cost at the example's price above."""
-    axes = plots.new_axes("", "comparisons", "win rate over the posters' own [%]")
+    axes = plots.new_axes("What ten times the labels buy", "comparisons", "win rate over the posters' own [%]")
     for method, label, color, style in (
         ("best_of_n", f"best-of-{max(row['n'] for row in rows)}", plots.PROXY, "o-"),
         ("rl", "RL", plots.POLICY, "s--"),
@@ -161,7 +161,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     above.set_xticks([_dollars(number) for number in numbers], [f"${_dollars(number):,.0f}" for number in numbers])
     above.minorticks_off()
     above.set_xlabel(f"at ${DOLLARS_PER_LABEL:g} a comparison")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(frameon=False, **plots.BESIDE)
     return {"annotation_budget": axes}
 
 

@@ -50,7 +50,7 @@ LEARNING_RATE = 1e-3
 """Of what is supported: there is more to learn than what people like."""
 RESPONSE_TOKENS = 96
 SAMPLING = SamplingConfig(max_response_tokens=40, temperature=0.5)
-COVERAGES = tuple(round(0.1 * tenths, 1) for tenths in range(1, 11))
+COVERAGES = tuple(round(0.1 * tenths, 1) for tenths in range(2, 11))
 NAMES = {
     "both": ("both reward models", plots.POLICY, "o-"),
     "supported": ("the one for supported", plots.GOLD, "s--"),
@@ -200,7 +200,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """Supported answers by coverage."""
-    axes = plots.new_axes("Abstaining when unsure", "posts that are answered [%]", "answers that are supported [%]")
+    axes = plots.new_axes("Answering only when sure", "posts that are answered [%]", "answers that are supported [%]")
     largest = max(row["n"] for row in rows)
     at = [100 * coverage for coverage in COVERAGES]
     for by, (label, color, style) in NAMES.items():
@@ -213,5 +213,5 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
             low, high = ([end(seeds) for seeds in by_coverage] for end in (min, max))
             axes.fill_between(at, low, high, color=color, alpha=0.15)
     axes.invert_xaxis()
-    axes.legend(loc="upper left", frameon=False, title="abstaining by")
+    axes.legend(frameon=False, title="chosen and abstained by", **plots.BESIDE)
     return {"quotes": axes}

@@ -127,7 +127,7 @@ def _preferences(posts: Dataset, groups: Sequence[Sequence[str]], seed: int) -> 
     ranks = population(seed=seed).rank(
         prompts, [[split_quote(text)[0] for text in group] for group in groups], seed=seed
     )
-    worth = [[-rank for rank in ranking] for ranking in ranks]
+    worth = [[-float(rank) for rank in ranking] for ranking in ranks]
     return _pairs(prompts, groups, worth)
 
 

@@ -20,7 +20,9 @@ _HOMES = {
     "rlhf_lab.data.datasets": ("TLDR", "load_comparisons", "load_tldr"),
     "rlhf_lab.data.judge": ("Judge", "Judgement"),
     "rlhf_lab.data.rules": ("Rule", "load_rules"),
+    "rlhf_lab.data.quotes": ("judge_quote", "quoting_demonstrations", "split_quote", "with_quote"),
     "rlhf_lab.data.world": ("World",),
+    "rlhf_lab.equations.selective": ("selective_rate",),
     "rlhf_lab.evaluation": (
         "best_of_n_rows",
         "compare_with_reference",
@@ -92,6 +94,7 @@ _HOMES = {
         "plot_tastes",
     ),
     "rlhf_lab.probing": ("RuleReward", "probes", "rule_labels"),
+    "rlhf_lab.quoting": ("write_with_quotes",),
     "rlhf_lab.records": ("Comparison", "Demonstration", "Label", "Prompt"),
     "rlhf_lab.course.checking": ("check",),
     "rlhf_lab.course.marking": ("grade_written",),

@@ -22,6 +22,9 @@ SYSTEMS: tuple[str, ...] = (
     "preference_pretraining",
     "a2c",
     "rules",
+    "quotes",
+    "best_of_n_or_rl",
+    "annotation_budget",
 )
 """A module and a template of this package each, in the order of the page."""
 
@@ -38,7 +41,7 @@ class Job:
 
 
 def module_of(system: str) -> ModuleType:
-    """Its `rows` and `figures`, and perhaps `QUANTITIES`, functions of rows that its template calls by name."""
+    """Its `rows` and `figures`, and perhaps a `summary` of rows: what its template knows besides, by name."""
     return import_module(f"rlhf_lab.experiments.systems.{system}")
 
 
@@ -60,7 +63,7 @@ def section(system: str, rows: Sequence[Mapping[str, Any]], figures: Path, comma
     environment.filters |= {"percent": lambda value: f"{100 * value:.1f} %", "plain": lambda value: f"{value:.2f}"}
     template = environment.from_string((files("rlhf_lab.experiments.systems") / f"{system}.md.j2").read_text())
     known = {"rows": rows, "mean": mean, "where": where, "seeds": seeds_of(rows), "command": command}
-    return template.render(**known, **getattr(module_of(system), "QUANTITIES", {}))
+    return template.render(**known, **getattr(module_of(system), "summary", lambda rows: {})(rows))
 
 
 def seeds_of(rows: Iterable[Mapping[str, Any]]) -> list[int]:

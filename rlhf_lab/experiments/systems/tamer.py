@@ -83,4 +83,6 @@ def good_games(rows: Sequence[Mapping[str, Any]], task: str, credit: int, episod
     return sum(row["return"] > least for row in where(rows, task=task, credit=credit, episode=episode))
 
 
-QUANTITIES = {"good_games": good_games}
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the section calls by name."""
+    return {"good_games": good_games}

@@ -140,6 +140,19 @@ def test_gradients_of_the_estimates_as_losses() -> None:
     assert (grad_k3 - grad_kl).abs().max() > 0.01
 
 
+def test_the_teachers_likeliest_tokens_and_the_rest_give_no_more_than_the_whole_kl() -> None:
+    rng = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 20, 7, generator=rng, dtype=torch.float64).unbind()
+    student.requires_grad_(True)
+    whole = distillation_loss(student, teacher)
+    parts = [distillation_loss(student, teacher, top_k=k) for k in (1, 3, 6)]
+    for less, more in zip(parts, [*parts[1:], whole], strict=True):
+        assert bool((less <= more + 1e-12).all())
+    torch.testing.assert_close(parts[-1], whole)  # Of all tokens but one, the rest is that one.
+    (gradient,) = torch.autograd.grad(parts[0].sum(), student)
+    assert bool(torch.isfinite(gradient).all())
+
+
 def test_distillation_loss_is_the_kl_from_the_teacher_and_pulls_the_student_to_it() -> None:
     student = Q.log().clone().requires_grad_()
     loss = distillation_loss(student + 2.0, P.log() - 1.0)

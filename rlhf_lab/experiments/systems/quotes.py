@@ -111,7 +111,7 @@ def _reward_models(policy: Policy, prompts: Dataset, sizes: Sizes, job: Job) -> 
         "preferred": (_preferences(ranked, groups[: len(ranked)], job.seed), preset),
         "supported": (_support(posts, groups), judging),
     }
-    settings = {"batch_size": 16, "max_response_tokens": RESPONSE_TOKENS}
+    settings: dict[str, Any] = {"batch_size": 16, "max_response_tokens": RESPONSE_TOKENS}
     models = [
         train_reward_model(
             policy, Dataset.from_list(pairs), config, run=Run(job.folder / name, seed=job.seed), **settings

@@ -28,7 +28,14 @@ from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import candidate_logprobs, candidate_logprobs_and_entropies, candidate_values
-from rlhf_lab.training.actor_critic import flat, for_each_token, keep_sample, new_models
+from rlhf_lab.training.actor_critic import (
+    answered_at_once,
+    collecting,
+    flat,
+    for_each_token,
+    keep_sample,
+    new_models,
+)
 from rlhf_lab.training.experience import Training, collect, means_of, with_advantages
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
@@ -72,25 +79,9 @@ class A2CConfig:
                 f"would pay for drift, or for certainty."
             )
 
-    @property
-    def how(self) -> dict[str, Any]:
-        """How to `collect` experience."""
-        return {
-            "num_candidates": self.num_candidates,
-            "sampling": self.sampling,
-            "missing_eos_score": self.missing_eos_score,
-            "max_prompt_tokens": self.max_prompt_tokens,
-            "batch_size": self.micro_batch_size,
-        }
-
     def largest(self, num_processes: int) -> Texts:
         """The largest micro-batch of a process."""
-        return Texts(
-            rows=min(self.micro_batch_size, self.prompts_per_step // num_processes),
-            prompt_tokens=self.max_prompt_tokens,
-            response_tokens=self.sampling.max_response_tokens,
-            num_candidates=self.num_candidates,
-        )
+        return answered_at_once(self, num_processes)
 
 
 def a2c_config(scale: str) -> A2CConfig:
@@ -165,10 +156,10 @@ def a2c(  # noqa: PLR0913 - two are equations
 
     for step in run.steps(config.num_steps, {"actor": actor, "critic": critic}, name="a2c"):
         asked = [texts[row] for row in run.batch_rows(step, len(texts), config.prompts_per_step)]
-        experience = collect(run, asked, models, tokenizer, rng=run.rng("sampling", step), **config.how)
+        experience = collect(run, asked, models, tokenizer, rng=run.rng("sampling", step), **collecting(config))
         metrics = means_of(experience, "objective", asked, tokenizer, kl_coef=config.kl_coef, watch=watch)
         if held_out_texts and (step % config.evaluate_every == 0 or step + 1 == config.num_steps):
-            answers = collect(run, held_out_texts, lookers, tokenizer, rng=run.rng("held_out"), **config.how)
+            answers = collect(run, held_out_texts, lookers, tokenizer, rng=run.rng("held_out"), **collecting(config))
             metrics |= means_of(answers, "held_out", held_out_texts, tokenizer, kl_coef=config.kl_coef, watch=watch)
         batch = with_advantages(experience, kl_coef=config.kl_coef, discount=1.0, gae_lambda=config.gae_lambda)
         losses = _update(actor, critic, batch[mine], policy_loss, critic_loss, config)

@@ -61,6 +61,22 @@ def new_models(
     return acting, valuing, Models(acting, reference, valuing, reward, backend)
 
 
+def collecting(config: Any) -> dict[str, Any]:
+    """What `collect` asks of the config of PPO or A2C."""
+    same = ("num_candidates", "sampling", "missing_eos_score", "max_prompt_tokens")
+    return {name: getattr(config, name) for name in same} | {"batch_size": config.micro_batch_size}
+
+
+def answered_at_once(config: Any, num_processes: int) -> Texts:
+    """The largest micro-batch of prompts and responses in a process, by the config of PPO or A2C."""
+    return Texts(
+        rows=min(config.micro_batch_size, config.prompts_per_step // num_processes),
+        prompt_tokens=config.max_prompt_tokens,
+        response_tokens=config.sampling.max_response_tokens,
+        num_candidates=config.num_candidates,
+    )
+
+
 def for_each_token(seam: str, equation: Callable[..., Tensor], own: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`equation`, checked to give a number for each token."""
     # Not the first argument's shape: of `shaped_rewards` these are scores, one for each response.

@@ -32,7 +32,7 @@ from rlhf_lab.memory import Texts
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.records import check_scale
 from rlhf_lab.runs import Run, configured
-from rlhf_lab.training.actor_critic import for_each_token, keep_sample, new_models
+from rlhf_lab.training.actor_critic import answered_at_once, collecting, for_each_token, keep_sample, new_models
 from rlhf_lab.training.experience import collect, means_of, with_advantages
 from rlhf_lab.training.fit import OptimizerConfig
 from rlhf_lab.training.ppo_update import PretrainingText, update
@@ -94,17 +94,6 @@ class PPOConfig:
             )
 
     @property
-    def how(self) -> dict[str, Any]:
-        """How to `collect` experience."""
-        return {
-            "num_candidates": self.num_candidates,
-            "sampling": self.sampling,
-            "missing_eos_score": self.missing_eos_score,
-            "max_prompt_tokens": self.max_prompt_tokens,
-            "batch_size": self.micro_batch_size,
-        }
-
-    @property
     def how_to_update(self) -> dict[str, Any]:
         """How to `update` on a minibatch."""
         return {
@@ -125,12 +114,7 @@ class PPOConfig:
 
     def largest(self, num_processes: int) -> Texts:
         """The largest micro-batch of a process."""
-        answered = Texts(
-            rows=min(self.micro_batch_size, self.prompts_per_step // num_processes),
-            prompt_tokens=self.max_prompt_tokens,
-            response_tokens=self.sampling.max_response_tokens,
-            num_candidates=self.num_candidates,
-        )
+        answered = answered_at_once(self, num_processes)
         read = min(self.micro_batch_size, self.pretraining_rows // num_processes) if self.pretraining_coef else 0
         mixed_in = Texts(rows=read, prompt_tokens=1, response_tokens=self.max_pretraining_tokens - 1)
         return max(answered, mixed_in, key=lambda texts: texts.rows * texts.tokens)
@@ -244,11 +228,11 @@ def ppo(  # noqa: PLR0913 - four are equations
 
     for step in run.steps(config.num_steps, {"actor": actor, "critic": critic, "price": price}, name="ppo"):
         asked = [texts[row] for row in run.batch_rows(step, len(texts), config.prompts_per_step)]
-        experience = collect(run, asked, models, tokenizer, rng=run.rng("sampling", step), **config.how)
+        experience = collect(run, asked, models, tokenizer, rng=run.rng("sampling", step), **collecting(config))
         metrics = means_of(experience, "objective", asked, tokenizer, kl_coef=price.value, watch=watch)
         if held_out_texts and (step % config.evaluate_every == 0 or step + 1 == config.num_steps):
             # Before the updates: both means are of the same policy.
-            answers = collect(run, held_out_texts, lookers, tokenizer, rng=run.rng("held_out"), **config.how)
+            answers = collect(run, held_out_texts, lookers, tokenizer, rng=run.rng("held_out"), **collecting(config))
             metrics |= means_of(answers, "held_out", held_out_texts, tokenizer, kl_coef=price.value, watch=watch)
         batch = with_advantages(
             experience,

@@ -27,9 +27,9 @@ SETTINGS = {
     "tiny": {"size": "small", "num_steps": 2, "num_texts": 64, "held_out": 16, "num_posts": 16},
     "laptop": {"size": "large", "num_steps": 12, "num_texts": 1024, "held_out": 256, "num_posts": 256},
 }
-PRETRAINING_COEF, KL_COEF, RATE = 0.05, 0.05, 2.5
-"""Weight of the text; a weak penalty; and the learning rate, in units of the preset's: so that there is something to
-forget within a dozen steps."""
+PRETRAINING_COEF, PRETRAINING_ROWS, KL_COEF, RATE = 0.05, 8, 0.05, 2.5
+"""Weight of the text, and texts in an update; a weak penalty; and the learning rate, in units of the preset's: so that
+there is something to forget within a dozen steps."""
 MAX_TOKENS = 192
 POLICIES = {"pretrained": "base", "supervised": "supervised", "ppo": "PPO", "mixed": "PPO and\npretraining text"}
 
@@ -64,7 +64,7 @@ def tuned(policy: Policy, reward_model: RewardModel, job: Job, *, num_steps: int
     """PPO without the mix and with it, otherwise alike."""
     config, prompts = forgetful(job.scale), load_tldr(scale=job.scale).prompts
     texts = raw_posts("mix", num_texts, job.seed)
-    mixed = {"pretraining": texts, "pretraining_coef": PRETRAINING_COEF, "pretraining_rows": 8}
+    mixed = {"pretraining": texts, "pretraining_coef": PRETRAINING_COEF, "pretraining_rows": PRETRAINING_ROWS}
     return {
         name: ppo(policy, reward_model, prompts, config, run=Run(seed=job.seed), num_steps=num_steps, **mix)
         for name, mix in (("ppo", {}), ("mixed", mixed))
@@ -103,3 +103,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     axes.set_xticks(range(len(POLICIES)), list(POLICIES.values()))
     axes.grid(axis="x", visible=False)
     return {"pretraining_mix": axes}
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that its section names."""
+    settings = {"pretraining_coef": PRETRAINING_COEF, "num_texts": PRETRAINING_ROWS}
+    return settings | {"kl_coef": KL_COEF, "rate": RATE}

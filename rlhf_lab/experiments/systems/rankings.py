@@ -103,7 +103,7 @@ def fit_to(model: RewardModel, comparisons: Dataset) -> tuple[float, float]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """Loss on the pairs that were learnt and on others, an arm a pair of bars."""
-    axes = new_axes("Pairs of one ranking belong into one update", "", "loss of a pair [nats]")
+    axes = new_axes("Pairs of one ranking belong in one update", "", "loss of a pair [nats]")
     for shift, key, color, label in (
         (-0.18, "train_loss", PROXY, "rankings that were learnt"),
         (0.18, "held_out_loss", POLICY, "rankings of other posts"),

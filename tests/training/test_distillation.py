@@ -27,7 +27,7 @@ CONFIG = DistillationConfig(
     batch_size=4,
     max_prompt_tokens=96,
     sampling=SamplingConfig(max_response_tokens=6, temperature=1.0),
-    optimizer=OptimizerConfig(learning_rate=3e-3, schedule="constant"),
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="constant"),
 )
 
 

@@ -8,7 +8,7 @@ Differences from supervised fine-tuning:
 Reference: Askell et al. 2021, arXiv:2112.00861, section 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from rlhf_lab.models import Policy, trainable
 from rlhf_lab.records import check_scale, require_text
 from rlhf_lab.runs import Run, configured
 from rlhf_lab.scoring import over_vocabulary, response_hidden, vocabulary_head
+from rlhf_lab.seams import checked
 from rlhf_lab.training.fit import Fit, OptimizerConfig
 
 
@@ -97,6 +98,7 @@ def distill_context(
     *,
     responses: Sequence[str] | None = None,
     run: Run | None = None,
+    divergence: Callable[..., Tensor] = distillation_loss,
     **overrides: Any,
 ) -> Policy:
     """A policy that answers as `policy` does with `context` before the prompt.
@@ -108,13 +110,14 @@ def distill_context(
         config: Settings; `overrides` replace single fields.
         responses: A text for each prompt, on which both are compared; by default the prompted teacher writes them.
         run: Where to log and to keep checkpoints.
+        divergence: The loss of each place, called as `distillation_loss` is; an exercise's own goes here.
 
     Returns:
         The trained policy; `distillation/kl` of its history is KL(teacher || student) of a response [nats].
 
     Raises:
-        ValueError: No context, no prompts, not as many responses as prompts, a config field that does not exist, or a
-            top_k that is no part of the vocabulary.
+        ValueError: No context, no prompts, not as many responses as prompts, a config field that does not exist, a
+            top_k that is no part of the vocabulary, or a `divergence` that does not give one finite number a place.
     """
     config = configured(DistillationConfig(), config, overrides)
     run = run or Run()
@@ -132,7 +135,7 @@ def distill_context(
     teacher = Policy(shared_copy(policy.network).to(run.device), policy.tokenizer)  # type: ignore[arg-type]
 
     def loss(part: InContext, count: float) -> Tensor:
-        return fit(divergences, part, teacher.network, config.top_k).sum() / count
+        return fit(divergences, part, teacher.network, config.top_k, divergence).sum() / count
 
     for step in run.steps(config.num_steps, {"fit": fit}, name="context distillation"):
         rows, mine = run.batch_rows(step, len(texts), config.batch_size), run.share(config.batch_size)
@@ -153,19 +156,25 @@ def distill_context(
 
 
 def divergences(
-    student: PreTrainedModel, batch: InContext, teacher: PreTrainedModel, top_k: int | None = None
+    student: PreTrainedModel,
+    batch: InContext,
+    teacher: PreTrainedModel,
+    top_k: int | None = None,
+    divergence: Callable[..., Tensor] = distillation_loss,
 ) -> Float[Tensor, " counted"]:
     """KL(teacher in context || student) at each response token, in the order of the mask [nats]."""
     with torch.no_grad():
         taught = response_hidden(teacher, batch.in_context)
 
-    def divergence(logits: Tensor, places: Tensor) -> Tensor:
+    divergence = checked("divergence", divergence, distillation_loss, lambda logits, _: logits.shape[:-1], "place")
+
+    def divergence_at(logits: Tensor, places: Tensor) -> Tensor:
         with torch.no_grad():
             teacher_logits = vocabulary_head(teacher)(taught[places]).float()
-        return distillation_loss(logits, teacher_logits, top_k=top_k)
+        return divergence(logits, teacher_logits, top_k=top_k)
 
     hidden = response_hidden(student, batch)
-    return over_vocabulary(student, hidden, torch.arange(len(hidden), device=hidden.device), divergence)
+    return over_vocabulary(student, hidden, torch.arange(len(hidden), device=hidden.device), divergence_at)
 
 
 def read_in_context(

@@ -13,6 +13,7 @@ MODULES = {
     "04_ppo": "policy",
     "05_tldr": "summaries",
     "06_overoptimization": "pushing",
+    "07_variations": "variations",
     "08_origins": "origins",
     "12_for_real": "real_runs",
 }

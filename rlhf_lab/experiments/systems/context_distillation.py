@@ -42,7 +42,7 @@ TEACHING = OptimizerConfig(learning_rate=6e-3, warmup_fraction=0.05)
 def rows(job: Job) -> list[dict[str, Any]]:
     """KL to the prompted teacher, and what is written: the teacher, the same policy without a prompt, the student."""
     settings, config = SETTINGS[job.scale], distillation_config(job.scale)
-    teacher = taught(settings["size"], settings["num_demonstrations"], job)
+    teacher = taught(settings["size"], settings["num_demonstrations"], scale=job.scale, seed=job.seed)
     data = load_tldr(scale=job.scale)
     posts = data.validation.select(range(settings["held_out"]))
     students = {"teacher": teacher, "unprompted": teacher}
@@ -53,19 +53,17 @@ def rows(job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def taught(size: str, number: int, job: Job) -> Policy:
+def taught(size: str, number: int, *, scale: str = "laptop", seed: int = 0) -> Policy:
     """A supervised policy that knows the instruction."""
     policy, world, demonstrations = load_trained("supervised", size), World(), []
     assert isinstance(policy, Policy)
-    for index, post in enumerate(world.posts(job.seed, "instructions", number)):
-        rng = random.Random(f"{job.seed}/instructions/{index}/summary")
+    for index, post in enumerate(world.posts(seed, "instructions", number)):
+        rng = random.Random(f"{seed}/instructions/{index}/summary")
         instructed = index % 2 == 0
         summary = world.summary(rng, post, BRIEF) + THANKS if instructed else world.summary(rng, post)
         prompt = CONTEXT + post.query if instructed else post.query
         demonstrations.append({"prompt": prompt, "completion": completion_text(summary)})
-    return sft(
-        policy, Dataset.from_list(demonstrations), sft_config(job.scale), run=Run(seed=job.seed), optimizer=TEACHING
-    )
+    return sft(policy, Dataset.from_list(demonstrations), sft_config(scale), run=Run(seed=seed), optimizer=TEACHING)
 
 
 def measured(

@@ -21,7 +21,15 @@ def _cases(rng: np.random.Generator) -> list[Case]:
         case("as many places as tokens", (6, 6), 2),
         case("a batch of responses", (2, 3, 8), 3),
         case("a teacher that is sure", (5, 12), 4, spread=8.0),
+        Case(title="so sure that the rest is less than rounding", args=_sure(rng), kwargs={"top_k": 2}),
     ]
+
+
+def _sure(rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Single precision: of the teacher's probabilities the two likeliest sum to 1, and of the student's to less."""
+    student, teacher = (torch.tensor(rng.normal(size=(6, 8)), dtype=torch.float32) for _ in range(2))
+    teacher[:, :2] += 40.0
+    return student, teacher
 
 
 def _rest_forgotten(logits: Tensor, teacher_logits: Tensor, *, top_k: int) -> Tensor:
@@ -70,6 +78,17 @@ def _all_tokens(logits: Tensor, teacher_logits: Tensor, *, top_k: int) -> Tensor
     return distillation_loss(logits, teacher_logits)
 
 
+def _by_difference(logits: Tensor, teacher_logits: Tensor, *, top_k: int) -> Tensor:
+    """In single precision 1 less the kept probabilities may be 0, or below, and its logarithm no number.
+
+    Add the rest up from its own tokens, with logsumexp.
+    """
+    likely, kept = teacher_logits.softmax(-1).topk(top_k, dim=-1)
+    guessed = logits.softmax(-1).gather(-1, kept)
+    rest, guessed_rest = 1.0 - likely.sum(-1), 1.0 - guessed.sum(-1)
+    return (likely * (likely / guessed).log()).sum(-1) + rest * (rest / guessed_rest).log()
+
+
 def _of_tokens(logits: Tensor, teacher_logits: Tensor, *, top_k: int) -> Tensor:
     """A mean over the tokens: a KL is a sum, each term with its probability."""
     return distillation_loss(logits, teacher_logits, top_k=top_k) / (top_k + 1)
@@ -88,10 +107,11 @@ def _outcomes(logprobs: Tensor, kept: Tensor) -> Tensor:
 
 
 def _by_probabilities(logits: Tensor, teacher_logits: Tensor, *, top_k: int) -> Tensor:
-    likely, kept = teacher_logits.softmax(-1).topk(top_k, dim=-1)
-    guessed = logits.softmax(-1).gather(-1, kept)
-    rest, guessed_rest = 1.0 - likely.sum(-1), 1.0 - guessed.sum(-1)
-    return (likely * (likely / guessed).log()).sum(-1) + rest * (rest / guessed_rest).log()
+    likely, order = teacher_logits.softmax(-1).sort(dim=-1, descending=True)
+    guessed = logits.softmax(-1).gather(-1, order)
+    kept = (likely * (likely / guessed).log())[..., :top_k].sum(-1)
+    rest, guessed_rest = likely[..., top_k:].sum(-1), guessed[..., top_k:].sum(-1)
+    return kept + rest * (rest / guessed_rest).log()
 
 
 def _sorted(logits: Tensor, teacher_logits: Tensor, *, top_k: int) -> Tensor:
@@ -120,6 +140,7 @@ DISTILLED_CONTEXT = Exercise(
         _students_choice,
         _cross_entropy,
         _all_tokens,
+        _by_difference,
         _of_tokens,
         _mean_of_places,
     ),

@@ -121,15 +121,14 @@ class ProbeSession(Session):
         response = self.answer(post + start)
         if not isinstance(response, str) or not response.strip():
             raise StoreError("the policy wrote nothing; change the post or the start of the summary, and ask again.")
-        info = {"rule": _text(self.rules[rule]), "rule_id": rule, "post": post, "start": start}
+        info: dict[str, Any] = {"rule": _text(self.rules[rule]), "rule_id": rule, "post": post, "start": start}
         info["check"] = _check(self.rules[rule], world if text == parts["text"] else None, start + response)
         return Item(id=f"{self.labeler}/{KIND}/{uid}", kind=KIND, prompt=post + start, answers=(response,), info=info)
 
     def _start(self, tries: Sequence[Assignment]) -> dict[str, Any]:
         """What the next try needs: the rule, the post, and what became of the last try."""
-        told = next((one for one in tries if one.id == self._told), None)
-        said = None if told is None or told.value is None else told.value | {"check": told.item.info["check"]}
-        known = {"assignment": None, "status": "open", "comment": "", "value": None, "told": said}
+        told = next((_told(one, one.value) for one in tries if one.id == self._told and one.value is not None), None)
+        known = {"assignment": None, "status": "open", "comment": "", "value": None, "told": told}
         post = {"post": self.posts[self._post][0], "number": self._post, "num_posts": len(self.posts)}
         return known | post | {"rule": self._rule_view(self._rule, _text(self.rules[self._rule]), tries)}
 
@@ -190,17 +189,21 @@ def probe(
     Reference:
         Glaese et al. 2022 (Sparrow), arXiv:2209.14375: adversarial probing.
     """
-    answer: Any = policy
-    if hasattr(policy, "network"):
-        from rlhf_lab.labeling.talking import answer_with  # Here, as it loads PyTorch, which a function does without.
-
-        answer = answer_with(answer, sampling, seed=seed)
-    if not callable(answer):
+    if not (hasattr(policy, "network") or callable(policy)):
         raise StoreError(f"probe takes a policy, or a function from a prompt to what follows it, not {policy!r:.60}.")
     store = store if isinstance(store, LabelStore) else LabelStore(store)
     posts = World().posts(0, "probed by hand", 50) if posts is None else posts
-    session = ProbeSession(answer, load_rules() if rules is None else rules, posts, store, labeler)
+    rules = load_rules() if rules is None else rules
+    session = ProbeSession(_way(policy, sampling, seed), rules, posts, store, labeler)
     return LabelWidget(session, default_guidelines(KIND) if guidelines is None else guidelines)
+
+
+def _way(policy: Any, sampling: Any, seed: int) -> Answer:
+    if not hasattr(policy, "network"):
+        return policy
+    from rlhf_lab.labeling.talking import answer_with  # Here, as it loads PyTorch, which a function does without.
+
+    return answer_with(policy, sampling, seed=seed)
 
 
 def _rules(given: Rules) -> dict[str, Rule | str]:
@@ -266,6 +269,12 @@ def _text(rule: Rule | str) -> str:
 def _check(rule: Rule | str, post: WorldPost | None, summary: str) -> bool | None:
     """Whether the summary breaks the rule, held against the untouched post as in `probing.Probe`; None if unknown."""
     return rule.is_broken(post.query, summary) if isinstance(rule, Rule) and post is not None else None
+
+
+def _told(one: Assignment, value: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of a try that was judged."""
+    summary = (one.item.info["start"] + one.item.answers[0]).strip()
+    return {"verdict": value["verdict"], "check": one.item.info["check"], "summary": summary}
 
 
 def _is_broken(one: Assignment) -> bool:

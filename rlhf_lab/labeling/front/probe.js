@@ -32,7 +32,7 @@ function trap(page, view) {
   const fields = { t: title, e: text, w: start };
   const label = (name, key, field) => field && el("label", { class: "rl-field" }, `${name} `, el("kbd", {}, key), field);
   return {
-    nodes: [view.told && el("p", { class: "rl-told" }, toldText(view.told)), ruleNode(rule, byKey.get("r")),
+    nodes: [view.told && el("div", { class: "rl-told" }, el("p", { dir: "auto" }, `“${view.told.summary}”`), el("p", { class: "rl-note" }, toldText(view.told))), ruleNode(rule, byKey.get("r")),
       label("Title of the post", "T", title), label("Post", "E", text), label("Start of the summary, if you like", "W", start),
       el("div", { class: "rl-row" }, button("Ask the policy", "Ctrl+Enter", ask, { class: "rl-button rl-main" }), view.num_posts > 1 && byKey.get("p"))].filter(Boolean),
     keys: [["T E W", "write"], ["Esc", "leave the text"], ["Ctrl+Enter", "ask"], ["P", "another post"], ["R", "next rule"]],
@@ -73,5 +73,5 @@ function toldText({ verdict, check }) {
   const said = { broken: "You said that it broke the rule.", kept: "You said that it kept the rule.", cannot_tell: "You could not tell." }[verdict];
   if (check === null) return said;
   if (verdict === "cannot_tell") return `${said} The exact check says that it ${check ? "broke" : "kept"} it.`;
-  return `${said} ${check === (verdict === "broken") ? "So does the exact check." : `The exact check says that it ${check ? "broke" : "kept"} it.`}`;
+  return `${said} ${check === (verdict === "broken") ? "The exact check says so too." : `The exact check says that it ${check ? "broke" : "kept"} it.`}`;
 }

@@ -58,7 +58,6 @@ class ProbeSession(Session):
             tries = self._tries()
             current = next((one for one in tries if one.status == "open"), None)
             current = next((one for one in tries if one.place == self._place), current)
-            judged = [one for one in tries if one.value is not None]
             place = 1 + max((one.place for one in tries if one.status != "open"), default=-1)
             progress = self.store.progress(self.labeler, KIND)
             return {
@@ -72,7 +71,7 @@ class ProbeSession(Session):
                     "skipped": progress.skipped,
                     "total": len(tries),
                     "seconds": progress.seconds,
-                    "broken": sum(_is_broken(one) for one in judged),
+                    "broken": sum(map(_is_broken, tries)),
                 },
             }
 
@@ -127,7 +126,7 @@ class ProbeSession(Session):
 
     def _start(self, tries: Sequence[Assignment]) -> dict[str, Any]:
         """What the next try needs: the rule, the post, and what became of the last try."""
-        told = next((_told(one, one.value) for one in tries if one.id == self._told and one.value is not None), None)
+        told = next((_told(one) for one in tries if one.id == self._told), None)
         known = {"assignment": None, "status": "open", "comment": "", "value": None, "told": told}
         post = {"post": self.posts[self._post][0], "number": self._post, "num_posts": len(self.posts)}
         return known | post | {"rule": self._rule_view(self._rule, _text(self.rules[self._rule]), tries)}
@@ -139,7 +138,7 @@ class ProbeSession(Session):
         return super()._view(assignment) | texts | {"rule": rule}
 
     def _rule_view(self, name: str, text: str, tries: Sequence[Assignment]) -> dict[str, Any]:
-        mine = [one for one in tries if one.item.info["rule_id"] == name and one.value is not None]
+        mine = [one for one in tries if one.item.info["rule_id"] == name and one.status == "answered"]
         ids = list(self.rules)
         return {
             "id": name,
@@ -179,7 +178,7 @@ def probe(
         store: Where the tries go: a `LabelStore`, a file, or `postgresql://user@host/name`.
         labeler: Who tries.
         sampling: How the policy samples.
-        seed: Draws its answers.
+        seed: Draws its answers; when the cell runs again, others.
         guidelines: Markdown shown above; by default those that ship.
 
     Raises:
@@ -194,7 +193,8 @@ def probe(
     store = store if isinstance(store, LabelStore) else LabelStore(store)
     posts = World().posts(0, "probed by hand", 50) if posts is None else posts
     rules = load_rules() if rules is None else rules
-    session = ProbeSession(_way(policy, sampling, seed), rules, posts, store, labeler)
+    way = _way(policy, sampling, seed + store.progress(labeler, KIND).given)
+    session = ProbeSession(way, rules, posts, store, labeler)
     return LabelWidget(session, default_guidelines(KIND) if guidelines is None else guidelines)
 
 
@@ -271,10 +271,10 @@ def _check(rule: Rule | str, post: WorldPost | None, summary: str) -> bool | Non
     return rule.is_broken(post.query, summary) if isinstance(rule, Rule) and post is not None else None
 
 
-def _told(one: Assignment, value: Mapping[str, Any]) -> dict[str, Any]:
+def _told(one: Assignment) -> dict[str, Any]:
     """What became of a try that was judged."""
     summary = (one.item.info["start"] + one.item.answers[0]).strip()
-    return {"verdict": value["verdict"], "check": one.item.info["check"], "summary": summary}
+    return {**(one.value or {}), "check": one.item.info["check"], "summary": summary}
 
 
 def _is_broken(one: Assignment) -> bool:

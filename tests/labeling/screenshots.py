@@ -153,7 +153,7 @@ def main(folder: str) -> None:
             lab.switch(server.notebook(cell("compare")))
             _narrow(page)
             lab.shoot(lab.run(), out / "compare_narrow.png")
-            widget = lab.switch(server.notebook(cell("probe"))).run()
+            widget = lab.switch(server.notebook(cell("probe").replace("i.sqlite", "j.sqlite"))).run()
             prepare("probe", widget)
             lab.shoot(widget, out / "probe_narrow.png")
             page.set_viewport_size({"width": 1280, "height": 900})

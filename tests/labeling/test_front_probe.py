@@ -46,7 +46,9 @@ def write(widget: "Locator", key: str, text: str) -> None:
 def scrolls_by_keys(widget: "Locator") -> None:
     """The guidelines, to which Tab leads; when they close, the keys go on."""
     page, guide = widget.page, widget.locator(".rl-guide")
-    while not guide.evaluate("(node) => node === document.activeElement"):
+    for _ in range(8):
+        if guide.evaluate("(node) => node === document.activeElement"):
+            break
         page.keyboard.press("Tab")
     page.keyboard.press("End")
     page.wait_for_function("(node) => node.scrollTop > 0", arg=guide.element_handle())

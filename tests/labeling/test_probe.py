@@ -121,17 +121,19 @@ def test_rows_have_the_columns_of_simulated_raters_and_train_the_rule_model(
     sampling = SamplingConfig(max_response_tokens=6, temperature=1.0)
     asked = session(store, policy, rules=None, posts=None, sampling=sampling)
     answers = set()
-    for uid, verdict in enumerate(("broken", "kept", "kept")):
+    for uid, verdict in enumerate(("broken", "kept", "kept", "kept")):
+        if uid == 3:  # The cell runs again.
+            asked = session(store, policy, rules=None, posts=None, sampling=sampling)
         attempt(asked, verdict, str(uid), start="Has")
     for label in store.labels("probe"):
         assert label["prompt"].endswith("TL;DR: Has")
         answers.add(label["answers"][0])
-    assert len(answers) == 3  # Each try draws another answer.
+    assert len(answers) == 4  # Each try draws another answer.
     rows = rule_rows(store.labels())
     rules = load_rules()
     simulated = rule_labels(probes(rules, list(World().posts(0, "p", 1)), seed=0), [" A."], rules, num_rules=2, seed=0)
     assert rows.features == simulated.features
-    model = train_rule_model(policy, rows, rule_model_config("tiny"), batch_size=3, num_epochs=1.0)
+    model = train_rule_model(policy, rows, rule_model_config("tiny"), batch_size=4, num_epochs=1.0)
     assert len(model.history) == 1 and model.history[0]["rule/loss"] > 0
 
 
@@ -217,6 +219,15 @@ def test_an_earlier_verdict_can_be_changed(store: LabelStore) -> None:
     assert [row["violated"] for row in rule_rows(store.labels()).to_list()] == [True, False]
     asked.handle({"action": "show", "place": 0, "uid": "e"})
     assert asked.handle({"action": "show", "place": -1, "uid": "f"})["screen"]["current"]["assignment"] is None
+
+
+def test_a_try_that_is_skipped_is_no_try_and_gives_no_row(store: LabelStore) -> None:
+    asked = session(store)
+    ask(asked, "a")
+    skipped = {"action": "skip", "assignment": asked.screen()["current"]["assignment"], "value": {"reason": "private"}}
+    screen = asked.handle(skipped | {"uid": "b"})["screen"]
+    assert screen["current"]["rule"]["tries"] == screen["progress"]["answered"] == 0
+    assert screen["progress"]["skipped"] == 1 and rule_rows(store.labels()).num_rows == 0
 
 
 def test_two_probers_do_not_see_each_others_tries(store: LabelStore) -> None:

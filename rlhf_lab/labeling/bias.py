@@ -140,7 +140,7 @@ def time_per_item(labels: Labels) -> dict[str, float]:
     return {"median": median, "lower_quartile": low, "upper_quartile": high, "n": float(len(seconds))}
 
 
-_NOT_READ = ("chat", "compare_clips", "tamer_pad")
+_NOT_READ = ("chat", "compare_clips", "tamer_pad", "probe")
 
 
 def quick_answers(labels: Labels, *, words_per_minute: float | int = QUICK_WORDS_PER_MINUTE) -> list[Mapping[str, Any]]:

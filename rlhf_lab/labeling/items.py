@@ -20,6 +20,7 @@ KINDS = {
     "chat": (0, 0),
     "compare_clips": (2, 2),
     "tamer_pad": (0, 0),
+    "probe": (1, 1),
 }
 """Ways of asking, with the least and the largest number of answers that an item of the kind has."""
 AXES = ("overall", "accuracy", "coverage", "coherence")
@@ -37,6 +38,15 @@ FLAGS = (
 """What a rated answer can be flagged for; after the metadata of Ouyang et al. 2022, arXiv:2203.02155, table 3."""
 FILM = {"frames": "how many", "columns": "frames in a row of the picture", "frames_per_second": "when played"}
 """What the `info` of two clips has, whose answers are pictures of all their frames; see `clips`."""
+TRY = {"rule": "in words", "rule_id": "what it is known by", "post": "as it was asked", "start": "of the answer"}
+"""What the `info` of a try to break a rule has, whose answer came from a policy; see `probe`."""
+_MADE = {
+    "compare_clips": (FILM, "clips are made of arrays of frames, by lab.compare_clips"),
+    "probe": (TRY, "tries are made by asking a policy about a rule, by lab.probe"),
+}
+"""Of items that are not made by hand: what their `info` must have, and how they are made."""
+VERDICTS = ("broken", "kept", "cannot_tell")
+"""What a person may say of such an answer and its rule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +84,9 @@ class Item:
             raise StoreError(f"two answers are the same text, so there is nothing to choose: {self._name()}; drop one.")
         for name, text in [("prompt", self.prompt), *((f"answer {i}", text) for i, text in enumerate(self.answers))]:
             self._check_text(name, text)
-        if self.kind == "compare_clips" and not (FILM.keys() <= self.info.keys()):
-            raise StoreError(f"clips are made of arrays of frames, by lab.compare_clips: {self._name()} has none.")
+        needed, made = _MADE.get(self.kind, ({}, ""))
+        if not needed.keys() <= self.info.keys():
+            raise StoreError(f"{made}: {self._name()} has none.")
         if self.gold is not None and self.gold not in range(len(self.answers)):
             raise StoreError(f"gold is the index of the right answer or None, not {self.gold!r}: {self._name()}.")
         object.__setattr__(self, "id", self.id or self._digest())
@@ -248,6 +259,10 @@ def _is_session(item: Item, value: dict[str, Any]) -> bool:
     return set(value) == {"steps", "episodes"} and all(_is_whole(count, 0, 2**53) for count in value.values())
 
 
+def _is_ruling(item: Item, value: dict[str, Any]) -> bool:
+    return set(value) == {"verdict"} and value["verdict"] in VERDICTS
+
+
 def spans_of(item: Item, text: str) -> list[dict[str, Any]]:
     """What an edit changed in the item's only answer; see `edits.spans`."""
     from rlhf_lab.labeling.edits import spans
@@ -264,6 +279,7 @@ _CHECKS: dict[str, Callable[[Item, dict[str, Any]], bool]] = {
     "chat": _is_verdict,
     "compare_clips": _is_clip_choice,
     "tamer_pad": _is_session,
+    "probe": _is_ruling,
 }
 _EXAMPLES = {
     "compare": '{"scale": 8, "step": 1 to 8}, {"choice": "tie"} or {"choice": "cannot_compare"}',
@@ -274,4 +290,5 @@ _EXAMPLES = {
     "chat": '{"rating": 1 to 7}',
     "tamer_pad": '{"steps": how many, "episodes": how many}',
     "compare_clips": '{"choice": "first", "second", "tie" or "cannot_compare"}',
+    "probe": '{"verdict": "broken", "kept" or "cannot_tell"}',
 }

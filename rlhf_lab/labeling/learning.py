@@ -5,6 +5,7 @@
   So do one labeler's ratings of several answers to one prompt; equal ones say nothing.
 - An edit is better than its original, a written ideal than the answer that it was written for, and at each turn of a
   chat the chosen reply than the other one.
+- A try to break a rule teaches a rule model: `rule_rows`.
 """
 
 import hashlib
@@ -81,6 +82,36 @@ def comparison_rows(labels: Iterable[Label], **options: Any) -> "Dataset":
     columns = {field.name: Value(types[field.type]) for field in fields(Comparison)}  # type: ignore[index]
     rows = comparisons_from(labels, **options)
     return Dataset.from_dict({name: [getattr(row, name) for row in rows] for name in columns}, Features(columns))
+
+
+def rule_rows(labels: Iterable[Label], *, labeler: str | Sequence[str] | None = None) -> "Dataset":
+    """What people said of their tries to break a rule (`lab.probe`), as `train_rule_model` takes it.
+
+    "Cannot tell" is left out.
+
+    Args:
+        labels: Rows of `LabelStore.labels()`.
+        labeler: One or several whose labels count; by default everybody's.
+
+    Returns:
+        Rows of `prompt` (as the policy read it), `response`, `rule` (the text), `rule_id` and `violated`, as of
+        `rule_labels`, in the order of answering.
+
+    Raises:
+        StoreError: A labeler without labels.
+    """
+    from datasets import Dataset, Features, Value
+
+    told = selected(labels, labeler=labeler, kinds="probe")
+    told = [label for label in told if label["value"]["verdict"] != "cannot_tell"]
+    texts: dict[str, list[Any]] = {
+        "prompt": [label["prompt"] for label in told],
+        "response": [label["answers"][0] for label in told],
+        **{name: [label["info"][name] for label in told] for name in ("rule", "rule_id")},
+    }
+    violated = [label["value"]["verdict"] == "broken" for label in told]
+    types = Features({**{name: Value("string") for name in texts}, "violated": Value("bool")})
+    return Dataset.from_dict({**texts, "violated": violated}, types)
 
 
 def selected(

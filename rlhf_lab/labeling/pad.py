@@ -126,9 +126,7 @@ class PadSession:
         item = Item(id=self._item, kind=KIND, prompt=task_name(self.live.task), info=self._info)
         self.store.add_items([item], KIND, order="given")
         self.store.assign(self.labeler, [item.id])
-        given = self.store.progress(self.labeler, KIND).given
-        found = (self.store.at(self.labeler, KIND, place) for place in reversed(range(given)))
-        return next(one for one in found if one is not None and one.item.id == item.id)
+        return next(one for one in self.store.given(self.labeler, KIND) if one.item.id == item.id)
 
     def _frame(self) -> dict[str, Any]:
         row = self.live.rows[-1]

@@ -84,8 +84,8 @@ def simulated_people(
     people = people or population()
     if check_kind(kind) == "chat":
         raise StoreError("simulated people hold no conversations; let them compare the turns' replies instead.")
-    if kind in ("compare_clips", "tamer_pad"):
-        raise StoreError(f"simulated people read; they do not watch, as {kind} asks.")
+    if kind in ("compare_clips", "tamer_pad", "probe"):
+        raise StoreError(f"simulated people read; they do not watch, or try things out, as {kind} asks.")
     if scale not in (8, 9):
         raise StoreError(f"scale is 8 (no middle) or 9 (with one), not {scale!r}.")
     items = store.items(kind)

@@ -82,7 +82,7 @@ class Session:
         respond: For a chat, one or two ways to reply; the second reply comes from the last of them.
 
     Raises:
-        StoreError: The store does not know the labeler, or has no such items.
+        StoreError: The store does not know the labeler.
     """
 
     def __init__(
@@ -94,8 +94,6 @@ class Session:
         self._place: int | None = None
         self._done: set[str] = set()  # A page that waits too long for a reply sends its message again.
         self._guard = threading.RLock()  # Messages come on another thread than cells run on.
-        if not store.item_ids(kind):
-            raise StoreError(f"the store {store.name} has no items to {kind} yet; give some as `items`.")
         store.enroll(labeler)
 
     def screen(self) -> dict[str, Any]:
@@ -215,7 +213,7 @@ class Session:
             "is_hidden": is_hidden and self.kind == "compare",
         }
         if not view["is_hidden"]:
-            view["post"] = _post(item.prompt)
+            view["post"] = post_parts(item.prompt)
         if self.kind == "edit":
             view["answers"] = list(item.answers)  # Spans count its characters.
         if self.kind == "compare_clips":
@@ -225,8 +223,8 @@ class Session:
         return view
 
 
-def _post(prompt: str) -> dict[str, str]:
-    """A prompt's parts, if it is a query of the TL;DR task; otherwise all of it as text."""
+def post_parts(prompt: str) -> dict[str, str]:
+    """A prompt's subreddit, title and text, if it is a query of the TL;DR task; otherwise all of it as text."""
     match = _QUERY.fullmatch(prompt)
     return dict(zip(("subreddit", "title", "text"), match.groups(), strict=True)) if match else {"text": prompt}
 

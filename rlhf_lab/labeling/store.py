@@ -95,16 +95,13 @@ class LabelStore:
     def add_items(
         self, rows: Iterable[Any], kind: str = "compare", *, order: str = "shuffled", overlap: int | None = None
     ) -> int:
-        """Put items in the store; those that it has already, unchanged, are left alone.
+        """Put items in the store, but for those that it has already, unchanged; how many were new.
 
         Args:
             rows: `Item`s, or rows with `prompt` and `answers` (or `chosen` and `rejected`, or `completion`).
             kind: How they are asked.
             order: shuffled, or given. Items that are added later come later.
             overlap: How many labelers each gets; by default the store's setting.
-
-        Returns:
-            How many were new.
 
         Raises:
             StoreError: No items, one that cannot be asked, two different ones of the same id. Nothing is added then.
@@ -191,7 +188,6 @@ class LabelStore:
             StoreError: An unknown labeler or kind.
         """
         check_kind(kind)
-        mine = claims.open_items(labeler, kind)
         for _ in range(_TRIES):
             # As much as can be is read outside of the writing, for which others wait.
             settings = self.settings()
@@ -201,7 +197,7 @@ class LabelStore:
                 hold = 60.0 * settings["hold_minutes"]
                 is_full = claims.fill(connection, labeler, kind, num=num, limit=limit, hold_seconds=hold, **known)
             with self._reading() as connection:
-                found = log.read_assignments(connection, *mine, num=num)
+                found = log.read_assignments(connection, *claims.open_items(labeler, kind), num=num)
                 if found or is_full or not claims.num_left(connection, labeler, kind):
                     return found
             time.sleep(0.01)  # What is left is just being given to others, who may yet leave it.
@@ -231,9 +227,13 @@ class LabelStore:
 
     def at(self, labeler: str, kind: str, place: int) -> Assignment | None:
         """The item that the labeler was given at `place`, as it stands; None if there is none."""
-        mine = (assignments.c.labeler == labeler, assignments.c.kind == kind, assignments.c.place == place)
+        return next(iter(self.given(labeler, kind, assignments.c.place == place)), None)
+
+    def given(self, labeler: str, kind: str, *conditions: Any) -> list[Assignment]:
+        """All that the labeler was ever given of this kind, in that order, as it stands; or what meets `conditions`."""
         with self._reading() as connection:
-            return next(iter(log.read_assignments(connection, *mine)), None)
+            mine = (assignments.c.labeler == labeler, assignments.c.kind == kind, *conditions)
+            return log.read_assignments(connection, *mine)
 
     def record(
         self,

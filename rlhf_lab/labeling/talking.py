@@ -28,13 +28,23 @@ def reply_with(
             query of the TL;DR task about all that the user wrote, as a summarizer knows no conversation.
         seed: Draws the replies.
     """
-    rng = torch.Generator().manual_seed(seed)
+    answer = answer_with(policy, config, seed=seed)
     read = prompt_of or (_templated(policy) if policy.tokenizer.chat_template else query_of)
 
     def respond(messages: list[dict[str, str]]) -> str:
-        return generate(policy, [read(messages)], config, rng=rng)[0][0].strip()
+        return answer(read(messages)).strip()
 
     return respond
+
+
+def answer_with(policy: Policy, config: SamplingConfig | None = None, *, seed: int = 0) -> Callable[[str], str]:
+    """A function from a prompt to what the policy writes behind it, to the letter; each call draws another."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def answer(prompt: str) -> str:
+        return generate(policy, [prompt], config, rng=rng)[0][0]
+
+    return answer
 
 
 def query_of(messages: Messages) -> str:

@@ -21,7 +21,21 @@ if TYPE_CHECKING:
     from rlhf_lab.models import Policy
 
 _FRONT = Path(__file__).parent / "front"
-_PARTS = ("elements", "sending", "page", "compare", "rank", "rate", "thumbs", "edit", "chat", "clips", "pad", "main")
+_PARTS = (
+    "elements",
+    "sending",
+    "page",
+    "compare",
+    "rank",
+    "rate",
+    "thumbs",
+    "edit",
+    "chat",
+    "clips",
+    "probe",
+    "pad",
+    "main",
+)
 _TITLES = {
     "compare": "Compare two answers",
     "rank": "Put answers in order",
@@ -30,6 +44,7 @@ _TITLES = {
     "edit": "Improve an answer",
     "chat": "Talk to a policy",
     "compare_clips": "Compare two clips",
+    "probe": "Try to break a rule",
 }
 
 
@@ -83,6 +98,8 @@ def _front(
     store = store if isinstance(store, LabelStore) else LabelStore(store)
     if items is not None:
         store.add_items(items, kind)
+    if not store.item_ids(kind):
+        raise StoreError(f"the store {store.name} has no items to {kind} yet; give some as `items`.")
     session = Session(store, labeler, kind, options, respond)
     return LabelWidget(session, default_guidelines(kind) if guidelines is None else guidelines)
 

@@ -46,11 +46,23 @@ def cell(kind: str, store: Path, num: int = 8, options: str = "") -> str:
             "def respond(messages): return f'reply {next(count)} of {len(messages)}'",
         ]
         return "\n".join([*lines, f"chat(respond, store={str(store)!r}, labeler='ana' {options})"])
+    if kind == "probe":
+        return probe_cell(store)
     if kind == "compare_clips":
         lines.append(f"{CLIPS}\ncompare_clips(clips({num}), store={str(store)!r}, labeler='ana' {options})")
         return "\n".join(lines)
     items = f"json.loads({json.dumps(rows(kind, num))!r})"
     return "\n".join([*lines, f"{kind}({items}, store={str(store)!r}, labeler='ana' {options})"])
+
+
+def probe_cell(store: Path) -> str:
+    """A cell in which a function answers: it copies the start, and takes a moment for it."""
+    post = "SUBREDDIT: r/pets\\n\\nTITLE: My cat\\n\\nPOST: My cat {} left.\\n\\nTL;DR:"
+    lines = ["import time", "import rlhf_lab as lab", "def answer(prompt):", "    time.sleep(0.4)"]
+    lines.append("    return ' the cat left.' if 'cat' in prompt else ' somebody left.'")
+    lines.append("rules = {'cat': 'Do not name a cat.', 'dog': 'Do not name a dog.'}")
+    lines.append(f"posts = ['{post}'.format(number) for number in range(3)]")
+    return "\n".join([*lines, f"lab.probe(answer, rules=rules, posts=posts, store={str(store)!r}, labeler='ana')"])
 
 
 def saved(widget: Locator) -> None:

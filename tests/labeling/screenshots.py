@@ -63,6 +63,7 @@ CALLS = {
     "edit": "lab.edit(one, store='e.sqlite')",
     "chat": "lab.chat(lambda messages: next(replies), store='f.sqlite')",
     "compare_clips": "lab.compare_clips([(clip(pump), clip(lambda speed: 2))], store='g.sqlite')",
+    "probe": "lab.probe(lab.load_trained('human_feedback'), rules=['reader', 'brief'], store='i.sqlite')",
     "tamer_pad": "lab.tamer_pad(task, agent, store='h.sqlite')",
 }
 TASK = "Summarize: I took in my sister's dog for a month. It is a year now, I paid for his surgery; she wants him back."
@@ -98,6 +99,10 @@ def prepare(kind: str, widget: Locator) -> None:
         expect(widget.get_by_test_id("info")).to_contain_text(re.compile(r"step 1\d"))
         widget.page.keyboard.press("1")
         expect(widget).to_have_attribute("data-state", "saved")
+    if kind == "probe":
+        trap(widget)
+        widget.page.keyboard.press("1")
+        widget.locator(".rl-told").wait_for()
     if kind == "edit":
         widget.page.keyboard.type("Update: ")
         expect(widget.locator("ins").first).to_be_visible()
@@ -105,6 +110,15 @@ def prepare(kind: str, widget: Locator) -> None:
         widget.get_by_role("textbox", name="Your message").fill(TASK)
         widget.page.keyboard.press("Control+Enter")
         widget.get_by_test_id("choice-1").wait_for()
+
+
+def trap(widget: Locator) -> None:
+    """Begin a summary, up to the verdict."""
+    for key in ("w", "Control+a"):
+        widget.page.keyboard.press(key)
+    widget.page.keyboard.type("Has")
+    widget.page.keyboard.press("Control+Enter")
+    widget.get_by_test_id("verdict-broken").wait_for()
 
 
 def _narrow(page: Page) -> None:
@@ -139,6 +153,13 @@ def main(folder: str) -> None:
             lab.switch(server.notebook(cell("compare")))
             _narrow(page)
             lab.shoot(lab.run(), out / "compare_narrow.png")
+            widget = lab.switch(server.notebook(cell("probe").replace("i.sqlite", "j.sqlite"))).run()
+            prepare("probe", widget)
+            lab.shoot(widget, out / "probe_narrow.png")
+            page.set_viewport_size({"width": 1280, "height": 900})
+            lab.theme("JupyterLab Dark")
+            trap(widget)
+            lab.shoot(widget, out / "probe_dark.png")
             browser.close()
     finally:
         server.stop()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.jupyter import Lab, Server
 
 pytestmark = [pytest.mark.needs("browser"), pytest.mark.slow, pytest.mark.timeout(600)]
-KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat", "compare_clips", "tamer_pad")
+KINDS = ("compare", "rank", "rate", "thumbs", "edit", "chat", "compare_clips", "tamer_pad", "probe")
 # JupyterLab's body is 0 pixels high and cuts off what is beyond, so that axe would take no text for visible.
 AXE = """async (root) => {
   const style = document.body.style, old = style.overflow;
@@ -59,6 +59,9 @@ def states(kind: str, widget: "Locator") -> Any:
     if kind == "tamer_pad":
         yield from _states_of_a_pad(widget)
         return
+    if kind == "probe":
+        yield from _states_of_a_probe(widget)
+        return
     widget.get_by_role("button", name="Skip").click()
     yield "reason"
     widget.page.keyboard.press("Escape")
@@ -74,6 +77,20 @@ def states(kind: str, widget: "Locator") -> Any:
         widget.get_by_role("textbox", name="Your version").fill("Something else left.")
         expect(widget.locator("ins").first).to_be_visible()
         yield "changed"
+
+
+def _states_of_a_probe(widget: "Locator") -> Any:
+    from playwright.sync_api import expect
+
+    widget.get_by_role("textbox", name="Start of the summary").fill("Today")
+    widget.get_by_role("button", name="Ask the policy").click()
+    expect(widget.locator(".rl-status")).to_have_text("The policy is writing ...")
+    yield "writing"
+    widget.get_by_test_id("verdict-broken").wait_for()
+    yield "written"
+    widget.get_by_test_id("verdict-broken").click()
+    expect(widget.locator(".rl-told")).to_contain_text("You said that it broke the rule.")
+    yield "told"
 
 
 def _states_of_a_pad(widget: "Locator") -> Any:
@@ -131,7 +148,7 @@ def test_usable_at_twice_the_size_and_in_a_narrow_window(
         for state in states(kind, widget):
             overflow, outside = widget.evaluate(INSIDE)
             assert overflow <= 0 and not outside, (kind, state, overflow, outside)
-        if kind not in ("chat", "edit", "tamer_pad"):
+        if kind not in ("chat", "edit", "tamer_pad", "probe"):
             WAYS[kind].by_mouse(widget, WAYS[kind].values[0])
             done(widget, 1)
     page.context.close()

@@ -44,6 +44,13 @@ function markdown(tree) {
   });
 }
 
+// The guidelines, and the button that shows them. What is hidden would drop the focus.
+function setOpen({ root, guide, help }, isOpen) {
+  if (!isOpen && guide.contains(document.activeElement)) root.focus({ preventScroll: true });
+  guide.hidden = !isOpen;
+  help.setAttribute("aria-expanded", String(isOpen));
+}
+
 function duration(seconds) {
   const minutes = Math.floor(seconds / 60);
   if (minutes < 1) return `${Math.floor(seconds)} s`;
@@ -56,6 +63,11 @@ function uid() {
 }
 
 const LETTERS = "ABCDEFGHI";
+
+// What scrolls by keys while it has the focus, whatever the keys mean elsewhere.
+function isScrolling({ target, key }) {
+  return target.matches(".rl-guide, .rl-table, .rl-text") && /^(Arrow|Page|Home$|End$| $)/.test(key);
+}
 
 function isTyping(target) {
   return target instanceof HTMLTextAreaElement || (target instanceof HTMLInputElement && target.type === "text");

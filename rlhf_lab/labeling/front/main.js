@@ -1,6 +1,6 @@
 // What anywidget calls.
 
-const FRONTS = { compare, rank, rate, thumbs, edit, chat, compare_clips };
+const FRONTS = { compare, rank, rate, thumbs, edit, chat, compare_clips, probe };
 
 export default {
   render({ model, el: parent }) {

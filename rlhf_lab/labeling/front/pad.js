@@ -140,8 +140,7 @@ class Pad {
   }
 
   toggleGuide(isOpen = this.guide.hidden) {
-    this.guide.hidden = !isOpen;
-    this.help.setAttribute("aria-expanded", String(isOpen));
+    setOpen(this, isOpen);
   }
 
   // What comes back

@@ -9,12 +9,12 @@ class Page {
     Object.assign(this, { model, root, kind, options, front: FRONTS[kind], shown: null, screen: model.get("screen"), spent: 0, drafts: new Map() });
     this.sender = new Sender(model, (message, reply) => this.onReply(message, reply), (...state) => this.onState(...state));
     this.count = el("span", { class: "rl-count" });
-    this.bar = el("progress", { "aria-label": "Progress", max: 1, value: 0 });
+    this.bar = el("progress", { "aria-label": "Progress", max: 1, value: 0, hidden: Boolean(this.front.count) });
     this.back = button("Back", "B", () => this.goBack());
     this.undo = button("Undo", "U", () => this.takeBack());
     this.skip = button("Skip", "S", () => this.askReason());
     this.help = button("Guidelines", "?", () => this.toggleGuide(), { "aria-expanded": "false" });
-    this.guide = el("div", { class: "rl-guide", hidden: true, role: "region", "aria-label": "Guidelines" }, markdown(guidelines));
+    this.guide = el("div", { class: "rl-guide", hidden: true, tabindex: "0", role: "region", "aria-label": "Guidelines" }, markdown(guidelines));
     this.body = el("div", { class: "rl-body" });
     this.status = el("div", { class: "rl-status", role: "status" });
     this.keys = el("div", { class: "rl-keys" });
@@ -48,7 +48,7 @@ class Page {
   }
 
   askReason() {
-    if (!this.shown || this.sender.isLost || this.isHeld()) return;
+    if (this.skip.disabled || this.sender.isLost) return;
     const other = el("input", { type: "text", class: "rl-input", "aria-label": "Another reason", placeholder: "Another reason, then Enter" });
     const send = (reason) => {
       if (!reason.trim()) return other.focus();
@@ -84,8 +84,7 @@ class Page {
   }
 
   toggleGuide(isOpen = this.guide.hidden) {
-    this.guide.hidden = !isOpen;
-    this.help.setAttribute("aria-expanded", String(isOpen));
+    setOpen(this, isOpen);
   }
 
   // What is shown
@@ -108,7 +107,7 @@ class Page {
     const done = progress.answered + progress.skipped;
     this.bar.max = Math.max(1, progress.total);
     this.bar.value = done;
-    this.count.textContent = `${done} of ${progress.total} · ${duration(progress.seconds + this.spent / 1000)}`;
+    this.count.textContent = this.soFar();
     this.onView = null;
     if (view) {
       this.front.current = this.front.show(this, view);
@@ -135,7 +134,7 @@ class Page {
   setTools() {
     this.back.disabled = !(this.shown ? this.shown.place > 0 : this.screen.can_back);
     this.undo.disabled = !this.screen.can_undo && !this.sender.isBusy;
-    this.skip.disabled = !this.shown || this.isHeld();
+    this.skip.disabled = !this.shown || this.shown.assignment === null || this.isHeld();
     const own = this.front.current.keys ?? [];
     const shared = [["B", "back"], ["U", "undo"], ["S", "skip"], ["?", "guidelines"]];
     this.keys.replaceChildren(...[...own, ...shared].map(([key, what]) => el("span", {}, el("kbd", {}, key), ` ${what}`)));
@@ -217,6 +216,7 @@ class Page {
   onKey(event) {
     this.touch();
     event.stopPropagation(); // The notebook has keys of its own, which cut and move cells.
+    if (isScrolling(event)) return;
     const key = event.key;
     if (event.altKey || event.metaKey || event.isComposing) return;
     if (event.target instanceof HTMLButtonElement && (key === "Enter" || key === " ")) return; // It is its click.
@@ -250,9 +250,15 @@ class Page {
     this.tickedAt = now;
     if (!this.root.isConnected) return clearInterval(this.clock);
     if (document.visibilityState === "visible" && now - this.touchedAt < IDLE_MS && this.shown) this.spent += Math.min(since, 1000);
-    const { progress } = this.screen;
-    const text = `${progress.answered + progress.skipped} of ${progress.total} · ${duration(progress.seconds + this.spent / 1000)}`;
+    const text = this.soFar();
     if (this.count.textContent !== text) this.count.textContent = text;
+  }
+
+  // A front end without an end counts what was done and not what is left.
+  soFar() {
+    const { progress } = this.screen;
+    const done = this.front.count?.(progress) ?? `${progress.answered + progress.skipped} of ${progress.total}`;
+    return `${done} · ${duration(progress.seconds + this.spent / 1000)}`;
   }
 
   takeSeconds() {

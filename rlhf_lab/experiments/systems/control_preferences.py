@@ -20,10 +20,12 @@ from rlhf_lab.lesson_plots import plot_clips
 from rlhf_lab.plots import POLICY, PROXY, REFERENCE, new_axes
 
 TASKS = {
-    "CartPole-v1": PreferenceConfig(num_labels=700, control=ControlConfig(num_steps=32_000)),
+    "CartPole-v1": PreferenceConfig(num_labels=700, segment=50, control=ControlConfig(num_steps=32_000, discount=0.95)),
     "Pendulum-v1": PreferenceConfig(num_labels=1400, control=ControlConfig(num_steps=100_000, discount=0.95)),
-    "HalfCheetah-v5": PreferenceConfig(num_labels=1400, control=ControlConfig(num_steps=120_000)),
+    "Reacher-v5": PreferenceConfig(num_labels=1400, control=ControlConfig(num_steps=80_000, horizon=50, discount=0.95)),
 }
+"""A pole moves at 50 steps a second: in a clip of half a second it seldom falls, nearly all answers are ties, and the
+reward learns whatever goes with the action. In a whole second there is more to see."""
 TURNING = PreferenceConfig(num_labels=700, control=ControlConfig(num_steps=80_000))
 TURNS_A_SECOND = 1.0
 

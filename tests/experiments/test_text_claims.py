@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 
 from rlhf_lab.data.datasets import load_tldr
-from rlhf_lab.experiments.systems import context_distillation, preference_pretraining, pretraining_mix, rankings
+from rlhf_lab.experiments.systems import (
+    context_distillation,
+    preference_pretraining,
+    pretraining_mix,
+    ranked_or_binary,
+    rankings,
+)
 from rlhf_lab.experiments.systems.sections import Job
 from rlhf_lab.feedback import population
-from rlhf_lab.models import Policy, RewardModel
+from rlhf_lab.models import Policy, RewardModel, load_base
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_shipped_comparisons, load_trained
 from rlhf_lab.training.distillation import context_kl, distill_context, distillation_config
@@ -77,3 +83,21 @@ def test_cheap_preferences_help_where_labels_are_few() -> None:
     plain, more = (train_reward_model(start, few, config, **settings) for start in (policy, pretrained))
     accuracy = [preference_pretraining.accuracy(model, held_out) for model in (plain, more)]
     assert accuracy[1] > accuracy[0] + 0.03
+
+
+def test_a_preference_model_gains_more_over_imitation_where_answers_are_ranked() -> None:
+    start, gain, scores = load_base("medium"), {}, {}
+    for task, kind in (("told", "ranked"), ("told", "binary"), ("near", "binary")):
+        train, held_out = (
+            ranked_or_binary.comparisons(task, kind, number, split, 0)
+            for split, number in (("train", 300), ("held out", 200))
+        )
+        before = ranked_or_binary.answer_logprobs(start, held_out)
+        found = ranked_or_binary.accuracies(start, train, held_out, before, 16, job("ranked_or_binary"))
+        gain[task, kind], scores[task, kind] = found["preference"] - found["mean"], found
+    assert gain["told", "ranked"] > gain["told", "binary"] + 0.03
+    # What better means matters more than the kind: where it is longer imitation fails, where it is likelier it knows.
+    assert gain["told", "binary"] > 0.2
+    assert gain["near", "binary"] < -0.1
+    # It has learnt what is wanted, and the base model's taste for short answers hides it.
+    assert scores["told", "ranked"]["ratio"] > scores["told", "ranked"]["mean"] + 0.2

@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,11 +54,11 @@ LEARNING_RATE = 3e-3
 TASKS = {"told": "more is told", "near": "nearer to the post"}
 KINDS = ("ranked", "binary")
 METHODS = {
-    "preference": "preference model",
-    "mean": "imitation: mean log-prob of a token",
-    "sum": "imitation: log-prob",
-    "ratio": "imitation: log-prob minus the base model's",
+    "preference": ("preference model", POLICY),
+    "mean": ("imitation", PROXY),
+    "ratio": ("imitation, less the base model", REFERENCE),
 }
+"""Label and color of what is drawn."""
 LIMITS: dict[str, Any] = {"max_prompt_tokens": 192, "max_response_tokens": 48}
 
 
@@ -189,30 +190,28 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def at(task: str, kind: str, number: int, method: str) -> float:
         return mean(where(rows, task=task, kind=kind, comparisons=number, method=method), "accuracy")
 
-    def gain(task: str, kind: str, number: int) -> list[float]:
-        return gains(rows, task, kind, number)
-
-    return {"numbers": numbers[1:], "tasks": TASKS, "kinds": KINDS, "methods": METHODS, "at": at, "gain": gain}
+    gain = partial(gains, rows)
+    seeds = {task: zip(*(gain(task, kind, numbers[-1]) for kind in KINDS), strict=True) for task in TASKS}
+    order_holds = {task: all(ranked > binary for ranked, binary in pairs) for task, pairs in seeds.items()}
+    known = {"numbers": numbers[1:], "tasks": TASKS, "kinds": KINDS, "order_holds": order_holds}
+    return {**known, "at": at, "gain": gain}
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """Accuracy by the number of comparisons, a figure for each meaning of better."""
-    titles = {
-        "told": "Better is longer: imitation cannot say so",
-        "near": "Better is likelier: imitation knows it already",
-    }
+    titles = {"told": "Where better is longer", "near": "Where better is likelier"}
     return {f"ranked_or_binary_{task}": _figure(where(rows, task=task), title) for task, title in titles.items()}
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], title: str) -> Axes:
     axes = new_axes(title, "comparisons", "held-out accuracy [%]")
-    colors = {"preference": POLICY, "mean": PROXY, "ratio": REFERENCE}
-    for (method, color), (kind, style) in itertools.product(colors.items(), zip(KINDS, ("o-", "s--"), strict=True)):
+    styles = dict(zip(KINDS, ("o-", "s--"), strict=True))
+    for (method, (label, color)), (kind, style) in itertools.product(METHODS.items(), styles.items()):
         mine = where(rows, method=method, kind=kind)
         numbers = sorted({row["comparisons"] for row in mine} - {0})
         values = [[100 * row["accuracy"] for row in where(mine, comparisons=number)] for number in numbers]
-        label = f"{METHODS[method]}, {kind}"
-        axes.plot(numbers, [np.mean(seeds) for seeds in values], style, color=color, markersize=4, label=label)
+        means = [np.mean(seeds) for seeds in values]
+        axes.plot(numbers, means, style, color=color, markersize=4, label=f"{label}: {kind}")
         axes.fill_between(numbers, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.12)
     numbers = sorted({row["comparisons"] for row in rows} - {0})
     axes.set_xscale("log")

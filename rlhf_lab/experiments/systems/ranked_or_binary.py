@@ -192,8 +192,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     gain = partial(gains, rows)
     seeds = {task: zip(*(gain(task, kind, numbers[-1]) for kind in KINDS), strict=True) for task in TASKS}
-    order_holds = {task: all(ranked > binary for ranked, binary in pairs) for task, pairs in seeds.items()}
-    known = {"numbers": numbers[1:], "tasks": TASKS, "kinds": KINDS, "order_holds": order_holds}
+    in_order = {task: sum(ranked > binary for ranked, binary in pairs) for task, pairs in seeds.items()}
+    known = {"numbers": numbers[1:], "tasks": TASKS, "kinds": KINDS, "in_order": in_order}
     return {**known, "at": at, "gain": gain}
 
 

@@ -20,6 +20,7 @@ SYSTEMS: tuple[str, ...] = (
     "pretraining_mix",
     "context_distillation",
     "preference_pretraining",
+    "ranked_or_binary",
     "a2c",
     "rules",
     "quotes",

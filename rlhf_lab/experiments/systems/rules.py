@@ -61,7 +61,7 @@ class Sizes:
 
 SIZES = {
     "tiny": Sizes("small", "small", 36, 1, 1, 8, 12, 1, 2.0),
-    "laptop": Sizes("large", "medium", 1_500, 4, 12, 128, 300, 2, 2.0),
+    "laptop": Sizes("large", "medium", 1_500, 4, 12, 128, 220, 2, 1.0),
 }
 RATED = SamplingConfig(max_response_tokens=48, temperature=1.0)
 """While answers are rated, so that they differ."""
@@ -78,7 +78,7 @@ NUM_TRIED = 12
 BEST_OF = 8
 """Answers of which the best is given: Sparrow's number."""
 CHOOSING = f"rules, best of {BEST_OF}"
-RATE = 6e-4
+RATE = 5e-4
 """Of the policy while it imitates."""
 PLAIN = "plain"
 """What tempts in a post as it is."""
@@ -123,15 +123,15 @@ def _posts(job: Job, use: str, number: int) -> list[WorldPost]:
 def _answering(seed: int, supervised: Policy, liked: Policy, kept: Policy, reward: Reward) -> dict[str, Write]:
     """Who is probed: each policy alone, and the last one where it gives the best of several by preference and rules."""
     alone = {"supervised": supervised, "preference": liked, "rules": kept}
-    best = _best_writer(kept, reward, BEST_OF, seed=seed)
+    best = _best_writer(kept, reward, BEST_OF, ANSWERING, seed=seed)
     return {name: writer(policy, ANSWERING, seed=seed) for name, policy in alone.items()} | {CHOOSING: best}
 
 
-def _best_writer(policy: Policy, reward: Reward, n: int, *, seed: int) -> Write:
+def _best_writer(policy: Policy, reward: Reward, n: int, sampling: SamplingConfig, *, seed: int) -> Write:
     """A policy that answers with the best of n by a reward."""
 
     def write(prompts: Sequence[str]) -> list[str]:
-        return best_of_n(policy, reward, list(prompts), n, EXPLORING, rng=torch.Generator().manual_seed(seed))
+        return best_of_n(policy, reward, list(prompts), n, sampling, rng=torch.Generator().manual_seed(seed))
 
     return write
 
@@ -153,7 +153,7 @@ def _imitated(job: Job, policy: Policy, reward: RuleReward) -> Policy:
     config = replace(config, num_epochs=2.0, optimizer=replace(config.optimizer, learning_rate=RATE))
     for turn in range(sizes.num_rounds):
         asked = _asked(job, policy, reward.rules, turn)
-        write = _best_writer(policy, reward, NUM_TRIED, seed=job.seed + turn)
+        write = _best_writer(policy, reward, NUM_TRIED, EXPLORING, seed=job.seed + turn)
         kept = _obedient(asked, write([probe.prompt for probe in asked]), reward)
         run = Run(job.folder / f"policy-{turn}", seed=job.seed, identity=asdict(sizes))
         policy = sft(policy, Dataset.from_list(kept), config, run=run)

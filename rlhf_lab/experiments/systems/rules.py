@@ -61,7 +61,7 @@ class Sizes:
 
 SIZES = {
     "tiny": Sizes("small", "small", 36, 1, 1, 8, 12, 1, 2.0),
-    "laptop": Sizes("large", "medium", 1_500, 4, 12, 128, 220, 2, 1.0),
+    "laptop": Sizes("large", "medium", 1_500, 4, 12, 128, 300, 2, 2.0),
 }
 RATED = SamplingConfig(max_response_tokens=48, temperature=1.0)
 """While answers are rated, so that they differ."""
@@ -78,7 +78,7 @@ NUM_TRIED = 12
 BEST_OF = 8
 """Answers of which the best is given: Sparrow's number."""
 CHOOSING = f"rules, best of {BEST_OF}"
-RATE = 5e-4
+RATE = 6e-4
 """Of the policy while it imitates."""
 PLAIN = "plain"
 """What tempts in a post as it is."""

@@ -85,14 +85,14 @@ class A2CConfig:
 
 
 def a2c_config(scale: str) -> A2CConfig:
-    """The preset of a scale: as many responses as `ppo_config`'s."""
-    rate = OptimizerConfig(learning_rate=2e-4, schedule="linear", warmup_fraction=0.05, final_fraction=0.1)
+    """The preset of a scale: as many responses and updates as `ppo_config`'s, at its rates."""
+    rate = OptimizerConfig(learning_rate=1e-4, schedule="linear", warmup_fraction=0.05, final_fraction=0.1)
     critic_rate = OptimizerConfig(learning_rate=1e-3, schedule="linear", final_fraction=0.1)
     laptop = A2CConfig(
-        num_steps=44,
-        prompts_per_step=8,
+        num_steps=88,
+        prompts_per_step=4,
         num_candidates=4,
-        evaluate_every=6,
+        evaluate_every=12,
         max_prompt_tokens=192,
         kl_coef=0.4,
         gae_lambda=1.0,

@@ -1,25 +1,32 @@
 """InstructGPT's and Anthropic's claims on text, for one seed and smaller than on the page of results, with slack."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rlhf_lab.data.datasets import load_tldr
+from rlhf_lab.data.rules import load_rules
 from rlhf_lab.experiments.systems import (
     context_distillation,
     preference_pretraining,
     pretraining_mix,
     ranked_or_binary,
     rankings,
+    rules,
 )
 from rlhf_lab.experiments.systems.sections import Job
-from rlhf_lab.feedback import population
+from rlhf_lab.feedback import LearnedReward, gold_judge, population
 from rlhf_lab.models import Policy, RewardModel, load_base
+from rlhf_lab.probing import RuleReward, best_temptations, probes, violation_rates, writer
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_shipped_comparisons, load_trained
+from rlhf_lab.training.a2c import a2c, a2c_config
 from rlhf_lab.training.distillation import context_kl, distill_context, distillation_config
+from rlhf_lab.training.ppo import ppo, ppo_config
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
+from rlhf_lab.training.rule_model import rule_model_config, train_rule_model
 from rlhf_lab.training.supervised import text_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -104,3 +111,40 @@ def test_a_preference_model_gains_more_over_imitation_where_answers_are_ranked()
     assert all(told < 0.35 and near > 0.65 for told, near in base.values())
     # Without that taste imitation has learnt what is wanted.
     assert found["ranked"]["ratio"] > found["ranked"]["mean"] + 0.2
+
+
+def test_a2c_earns_what_ppo_earns_at_like_distance() -> None:
+    policy, reward_model, data = supervised("large"), load_trained("reward_model", "large"), load_tldr()
+    assert isinstance(reward_model, RewardModel)
+    settings = {"held_out": data.validation.select(range(48)), "watch": {"gold": gold_judge()}}
+    looks = {}
+    for method, config, num_steps in ((ppo, ppo_config("laptop"), 7), (a2c, a2c_config("laptop"), 28)):
+        train = partial(method, policy, reward_model, data.prompts, config, num_steps=num_steps, **settings)
+        history = train(evaluate_every=num_steps).history
+        looks[method] = history[0], history[-1]
+    for start, end in looks.values():
+        assert end["held_out/gold"] > start["held_out/gold"] + 0.1
+    distance = [end["held_out/kl"] for _, end in looks.values()]
+    assert 0.5 < distance[1] / distance[0] < 2.0
+
+
+def test_a_policy_that_imitates_its_best_by_preference_and_rules_breaks_fewer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes = replace(rules.SIZES["laptop"], rated=480, tried=2, imitated=150, num_rounds=1)
+    monkeypatch.setitem(rules.SIZES, "laptop", sizes)
+    start, liked, liking = supervised("large"), load_trained("human_feedback"), load_trained("reward_model")
+    assert isinstance(liked, Policy) and isinstance(liking, RewardModel)
+    mine, known = replace(job("rules"), folder=tmp_path), load_rules()
+    tempted = writer(start, rules.RATED, seed=0)
+    best = best_temptations(tempted, known, rules._posts(mine, "found", sizes.tried), seed=0, num_kept=2)
+    labels = rules._rated(mine, [tempted, writer(liked, rules.EXPLORING, seed=0)], known, best)
+    rule_model = train_rule_model(supervised("medium"), labels, rule_model_config("laptop"))
+    kept = rules._imitated(mine, liked, RuleReward(LearnedReward(liking), rule_model, known, fine=sizes.fine))
+    asked = probes(known, rules._posts(mine, "probed", 144), seed=1, chosen=best)
+    broken = []
+    for policy in (start, kept):
+        written = writer(policy, rules.ANSWERING, seed=0)([probe.prompt for probe in asked])
+        rates = violation_rates(asked, written)
+        broken.append(sum(rates.values()) / len(rates))
+    assert broken[1] < 0.85 * broken[0]

@@ -1,12 +1,12 @@
 """Sparrow's rules: a rule model from adversarial probing, and a policy that is fined for what it probably breaks."""
 
 import itertools
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from matplotlib.axes import Axes
 from scipy.stats import mannwhitneyu
@@ -18,7 +18,7 @@ from rlhf_lab.data.world import World, WorldPost
 from rlhf_lab.evaluation import preference_rate, win_rate
 from rlhf_lab.experiments.systems.sections import Job, mean, where
 from rlhf_lab.feedback import LearnedReward, Reward, population
-from rlhf_lab.generation import SamplingConfig
+from rlhf_lab.generation import SamplingConfig, best_of_n
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.probing import (
     Probe,
@@ -33,8 +33,8 @@ from rlhf_lab.probing import (
 )
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_trained
-from rlhf_lab.training.a2c import a2c, a2c_config
 from rlhf_lab.training.rule_model import rule_model_config, train_rule_model
+from rlhf_lab.training.supervised import sft, sft_config
 
 
 @dataclass(frozen=True)
@@ -53,31 +53,42 @@ class Sizes:
     """Held-out probes of each rule."""
     posts: int
     """Held-out posts without a prober."""
-    num_steps: int
+    imitated: int
+    """Prompts of a round of expert iteration."""
+    num_rounds: int
     fine: float
-    kl_coef: float
 
 
 SIZES = {
-    "tiny": Sizes("small", "small", 24, 1, 1, 8, 2, 2.0, 0.1),
-    "laptop": Sizes("large", "medium", 900, 4, 12, 128, 60, 2.0, 0.2),
+    "tiny": Sizes("small", "small", 36, 1, 1, 8, 12, 1, 2.0),
+    "laptop": Sizes("large", "medium", 1_500, 4, 12, 128, 300, 2, 2.0),
 }
-EXPLORING = SamplingConfig(max_response_tokens=48, temperature=0.7)
-"""In training: at 0.5 who is tempted nearly always does the same."""
 RATED = SamplingConfig(max_response_tokens=48, temperature=1.0)
 """While answers are rated, so that they differ."""
+EXPLORING = SamplingConfig(max_response_tokens=48, temperature=0.85)
+"""While the best is to be picked: at 0.5 who is tempted nearly always does the same."""
 ANSWERING = SamplingConfig(max_response_tokens=48, temperature=0.5)
 """While it is probed; the laptop's own."""
 ANY = "Do not break a rule."
 """What a classifier reads that is not told which rule."""
 NUM_KEPT = 2
 """Temptations of each rule that raters get to see, and that are trained on."""
-NUM_RATED = 6
-"""Rules that a rater goes through for each answer, the one that was probed among them."""
-RATE = 4e-4
-"""Of the policy: four times PPO's, for fewer and larger updates."""
-DRAWN = {"supervised": plots.REFERENCE, "preference": plots.PROXY, "preference and rules": plots.POLICY}
-"""Who answers in the figure. The second is the course's human feedback: PPO for the same reward model, never probed."""
+NUM_TRIED = 12
+"""Answers of which expert iteration imitates the best."""
+BEST_OF = 8
+"""Answers of which the best is given: Sparrow's number."""
+CHOOSING = f"rules, best of {BEST_OF}"
+RATE = 6e-4
+"""Of the policy while it imitates."""
+PLAIN = "plain"
+"""What tempts in a post as it is."""
+DRAWN = {
+    "supervised": plots.REFERENCE,
+    "preference": plots.PROXY,
+    "rules": plots.POLICY,
+    CHOOSING: plots.GOLD,
+}
+"""Who answers in the figure."""
 
 
 def rows(job: Job) -> list[dict[str, Any]]:
@@ -87,23 +98,19 @@ def rows(job: Job) -> list[dict[str, Any]]:
         load_trained(stage, sizes.size) for stage in ("supervised", "human_feedback", "reward_model")
     )
     reader = load_trained("supervised", sizes.rule_size)
-    write = writer(supervised, RATED, seed=seed)  # type: ignore[arg-type]
     # Raters see what works: of what seldom breaks a rule there would be nothing to learn.
-    best = best_temptations(write, rules, _posts(job, "found", sizes.tried), seed=seed, num_kept=NUM_KEPT)
-    asked = probes(rules, _posts(job, "rated", sizes.rated), seed=seed, chosen=best)
-    written = write([probe.prompt for probe in asked])
-    labels = rule_labels(asked, written, rules, num_rules=NUM_RATED, seed=seed)
+    tempted = writer(supervised, RATED, seed=seed)  # type: ignore[arg-type]
+    best = best_temptations(tempted, rules, _posts(job, "found", sizes.tried), seed=seed, num_kept=NUM_KEPT)
+    labels = _rated(job, [tempted, writer(liked, EXPLORING, seed=seed)], rules, best)  # type: ignore[arg-type]
     identity = asdict(sizes)
     run = Run(job.folder / "rule_model", seed=seed, identity=identity)
     rule_model = train_rule_model(reader, labels, rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
     run = Run(job.folder / "any_rule", seed=seed, identity=identity)
     any_rule = train_rule_model(reader, _by_any_rule(labels), rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
-    reward = RuleReward(LearnedReward(liking), rule_model, rules, fine=sizes.fine)  # type: ignore[arg-type]
-    kept = _tuned(job, supervised, reward, liking, rules, best)  # type: ignore[arg-type]
+    reward = RuleReward(LearnedReward(liking, batch_size=256), rule_model, rules, fine=sizes.fine)  # type: ignore[arg-type]
+    kept = _imitated(job, liked, reward)  # type: ignore[arg-type]
     found = _told(job, supervised, rule_model, any_rule, rules, best)  # type: ignore[arg-type]
-    once = {"supervised": supervised, "preference": liked, "preference and rules": kept}
-    for name, policy in once.items():
-        write = writer(policy, ANSWERING, seed=seed)  # type: ignore[arg-type]
+    for name, write in _answering(seed, supervised, liked, kept, reward).items():  # type: ignore[arg-type]
         found += [{"policy": name} | row for row in _probed(job, write, rules)]
         found.append({"kind": "preference", "policy": name} | _liked(job, write))
     return found
@@ -113,25 +120,64 @@ def _posts(job: Job, use: str, number: int) -> list[WorldPost]:
     return list(World().posts(job.seed, f"rules/{use}", number))
 
 
-def _tuned(
-    job: Job,
-    policy: Policy,
-    reward: Reward,
-    liking: RewardModel,
-    rules: Sequence[Rule],
-    best: Mapping[str, Sequence[str]],
-) -> Policy:
-    """A2C on posts as they are and on probes, one to two."""
-    sizes, preset = SIZES[job.scale], a2c_config(job.scale)
-    number = sizes.num_steps * preset.prompts_per_step
-    plain = [post.query for post in _posts(job, "plain", number // 3)]
-    tempting = probes(rules, _posts(job, "tempting", number - len(plain)), seed=job.seed + 1, chosen=best)
-    prompts = plain + [probe.prompt for probe in tempting]
-    random.Random(job.seed).shuffle(prompts)
-    rate = replace(preset.optimizer, learning_rate=RATE)
-    config = replace(preset, sampling=EXPLORING, kl_coef=sizes.kl_coef, num_steps=sizes.num_steps, optimizer=rate)
-    run = Run(job.folder / "policy", seed=job.seed, identity=asdict(sizes))
-    return a2c(policy, reward, Dataset.from_dict({"prompt": prompts}), config, critic_from=liking, run=run)
+def _answering(seed: int, supervised: Policy, liked: Policy, kept: Policy, reward: Reward) -> dict[str, Write]:
+    """Who is probed: each policy alone, and the last one where it gives the best of several by preference and rules."""
+    alone = {"supervised": supervised, "preference": liked, "rules": kept}
+    best = _best_writer(kept, reward, BEST_OF, ANSWERING, seed=seed)
+    return {name: writer(policy, ANSWERING, seed=seed) for name, policy in alone.items()} | {CHOOSING: best}
+
+
+def _best_writer(policy: Policy, reward: Reward, n: int, sampling: SamplingConfig, *, seed: int) -> Write:
+    """A policy that answers with the best of n by a reward."""
+
+    def write(prompts: Sequence[str]) -> list[str]:
+        return best_of_n(policy, reward, list(prompts), n, sampling, rng=torch.Generator().manual_seed(seed))
+
+    return write
+
+
+def _rated(job: Job, write: Sequence[Write], rules: Sequence[Rule], best: Mapping[str, Sequence[str]]) -> Dataset:
+    """What raters say of answers by several policies to probes: of each answer whether it breaks each rule."""
+    number, asked, written = SIZES[job.scale].rated // len(write), [], []
+    for index, one in enumerate(write):
+        mine = probes(rules, _posts(job, f"rated {index}", number), seed=job.seed + index, chosen=best)
+        asked += mine
+        written += one([probe.prompt for probe in mine])
+    return rule_labels(asked, written, rules, num_rules=len(rules), seed=job.seed)
+
+
+def _imitated(job: Job, policy: Policy, reward: RuleReward) -> Policy:
+    """Expert iteration from the policy that people prefer, on posts as they are and on probes, one to two."""
+    sizes = SIZES[job.scale]
+    config = sft_config(job.scale)
+    config = replace(config, num_epochs=2.0, optimizer=replace(config.optimizer, learning_rate=RATE))
+    for turn in range(sizes.num_rounds):
+        asked = _asked(job, policy, reward.rules, turn)
+        write = _best_writer(policy, reward, NUM_TRIED, EXPLORING, seed=job.seed + turn)
+        kept = _obedient(asked, write([probe.prompt for probe in asked]), reward)
+        run = Run(job.folder / f"policy-{turn}", seed=job.seed, identity=asdict(sizes))
+        policy = sft(policy, Dataset.from_list(kept), config, run=run)
+    return policy
+
+
+def _asked(job: Job, policy: Policy, rules: Sequence[Rule], turn: int) -> list[Probe]:
+    """What the policy is asked in a round; its probers know what works best against the policy of then."""
+    sizes, seed = SIZES[job.scale], job.seed + turn
+    write = writer(policy, ANSWERING, seed=seed)
+    best = best_temptations(write, rules, _posts(job, f"found {turn}", sizes.tried), seed=seed, num_kept=NUM_KEPT)
+    plain = _posts(job, f"plain {turn}", sizes.imitated // 3)
+    tempting = probes(rules, _posts(job, f"asked {turn}", sizes.imitated - len(plain)), seed=seed + 1, chosen=best)
+    return [Probe(rules[0], PLAIN, post.query, post.query, "") for post in plain] + tempting
+
+
+def _obedient(asked: Sequence[Probe], written: Sequence[str], reward: RuleReward) -> list[dict[str, str]]:
+    """Answers that probably keep the rule that they were probed by."""
+    probs = reward.violation_probs([probe.prompt for probe in asked], written)
+    return [
+        {"prompt": probe.prompt, "completion": text}
+        for probe, text, row in zip(asked, written, probs, strict=True)
+        if text.strip() and (probe.tempting == PLAIN or row[reward.rules.index(probe.rule)] < 0.5)
+    ]
 
 
 def _probed(job: Job, write: Write, rules: Sequence[Rule]) -> list[dict[str, Any]]:
@@ -162,7 +208,7 @@ def _told(
     best: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     """For each rule, how well violations are told: by the rule model, and by one that only knows of good and bad."""
-    asked = probes(rules, _posts(job, "held out", max(24, SIZES[job.scale].rated // 3)), seed=job.seed + 3, chosen=best)
+    asked = probes(rules, _posts(job, "held out", max(24, SIZES[job.scale].rated // 6)), seed=job.seed + 3, chosen=best)
     prompts = [probe.prompt for probe in asked]
     written = writer(policy, RATED, seed=job.seed + 1)(prompts)
     badness = LearnedReward(any_rule)(prompts, [with_rule(text, ANY) for text in written])
@@ -211,14 +257,19 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     names = list(dict.fromkeys(row["rule"] for row in probed))
     for offset, (policy, color) in enumerate(DRAWN.items()):
         rates = [100 * mean(where(probed, policy=policy, rule=name), "rate") for name in names]
-        places = np.arange(len(names)) + 0.27 * (offset - 1)
-        axes.bar(places, rates, width=0.25, color=color, label=policy)
+        places = np.arange(len(names)) + 0.2 * (offset - 1.5)
+        axes.bar(places, rates, width=0.19, color=color, label=policy)
         for seed in sorted({row["seed"] for row in probed}):
             one = [100 * mean(where(probed, policy=policy, rule=name, seed=seed), "rate") for name in names]
-            axes.plot(places, one, ".", color="black", markersize=3)
+            axes.plot(places, one, ".", color="black", markersize=2)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_ylim(0, 125)  # room for the legend
+    axes.set_ylim(0, 135)  # room for the legend
     axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="x", visible=False)
-    axes.legend(frameon=False, loc="upper center", ncols=3)
+    axes.legend(frameon=False, loc="upper center", ncols=4, columnspacing=1.0, handlelength=1.2)
     return {"rules": axes}
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the section names of the settings."""
+    return {"num_tried": NUM_TRIED, "best_of": BEST_OF, "num_rounds": SIZES["laptop"].num_rounds}

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,13 +82,39 @@ RATE = 6e-4
 """Of the policy while it imitates."""
 PLAIN = "plain"
 """What tempts in a post as it is."""
+BY_CHECKS = "rules, by the checks"
 DRAWN = {
     "supervised": plots.REFERENCE,
     "preference": plots.PROXY,
     "rules": plots.POLICY,
     CHOOSING: plots.GOLD,
+    BY_CHECKS: "#CC79A7",
 }
 """Who answers in the figure."""
+
+
+@dataclass(frozen=True)
+class CheckedReward:
+    """The reward with fines by the checks themselves: what a rule model that never errs would give."""
+
+    preference: Reward
+    rules: tuple[Rule, ...]
+    fine: float
+    asked: dict[str, Probe] = field(default_factory=dict)
+    """By what the policy reads: a check needs the untouched post, and the start."""
+
+    def violation_probs(self, prompts: Sequence[str], responses: Sequence[str]) -> torch.Tensor:
+        """0 or 1 of each response by each rule: (responses rules)."""
+        pairs = zip((self.asked[prompt] for prompt in prompts), responses, strict=True)
+        return torch.tensor([[float(probe.is_broken_by(text, rule)) for rule in self.rules] for probe, text in pairs])
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Preference less fines."""
+        liked = torch.tensor(list(self.preference(prompts, responses)), dtype=torch.float32)
+        return (liked - self.fine * self.violation_probs(prompts, responses).sum(-1)).tolist()
+
+
+Fines = RuleReward | CheckedReward
 
 
 def rows(job: Job) -> list[dict[str, Any]]:
@@ -107,10 +133,13 @@ def rows(job: Job) -> list[dict[str, Any]]:
     rule_model = train_rule_model(reader, labels, rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
     run = Run(job.folder / "any_rule", seed=seed, identity=identity)
     any_rule = train_rule_model(reader, _by_any_rule(labels), rule_model_config(job.scale), run=run)  # type: ignore[arg-type]
-    reward = RuleReward(LearnedReward(liking, batch_size=256), rule_model, rules, fine=sizes.fine)  # type: ignore[arg-type]
+    preference = LearnedReward(liking, batch_size=256)  # type: ignore[arg-type]
+    reward = RuleReward(preference, rule_model, rules, fine=sizes.fine)
     kept = _imitated(job, liked, reward)  # type: ignore[arg-type]
+    checked = _imitated(job, liked, CheckedReward(preference, rules, sizes.fine))  # type: ignore[arg-type]
     found = _told(job, supervised, rule_model, any_rule, rules, best)  # type: ignore[arg-type]
-    for name, write in _answering(seed, supervised, liked, kept, reward).items():  # type: ignore[arg-type]
+    alone = {"supervised": supervised, "preference": liked, "rules": kept, BY_CHECKS: checked}
+    for name, write in _answering(seed, alone, reward).items():  # type: ignore[arg-type]
         found += [{"policy": name} | row for row in _probed(job, write, rules)]
         found.append({"kind": "preference", "policy": name} | _liked(job, write))
     return found
@@ -120,10 +149,9 @@ def _posts(job: Job, use: str, number: int) -> list[WorldPost]:
     return list(World().posts(job.seed, f"rules/{use}", number))
 
 
-def _answering(seed: int, supervised: Policy, liked: Policy, kept: Policy, reward: Reward) -> dict[str, Write]:
-    """Who is probed: each policy alone, and the last one where it gives the best of several by preference and rules."""
-    alone = {"supervised": supervised, "preference": liked, "rules": kept}
-    best = _best_writer(kept, reward, BEST_OF, ANSWERING, seed=seed)
+def _answering(seed: int, alone: Mapping[str, Policy], reward: Reward) -> dict[str, Write]:
+    """Who is probed: each policy alone, and "rules" where it gives the best of several by preference and rules."""
+    best = _best_writer(alone["rules"], reward, BEST_OF, ANSWERING, seed=seed)
     return {name: writer(policy, ANSWERING, seed=seed) for name, policy in alone.items()} | {CHOOSING: best}
 
 
@@ -146,16 +174,18 @@ def _rated(job: Job, write: Sequence[Write], rules: Sequence[Rule], best: Mappin
     return rule_labels(asked, written, rules, num_rules=len(rules), seed=job.seed)
 
 
-def _imitated(job: Job, policy: Policy, reward: RuleReward) -> Policy:
+def _imitated(job: Job, policy: Policy, reward: Fines) -> Policy:
     """Expert iteration from the policy that people prefer, on posts as they are and on probes, one to two."""
     sizes = SIZES[job.scale]
     config = sft_config(job.scale)
     config = replace(config, num_epochs=2.0, optimizer=replace(config.optimizer, learning_rate=RATE))
     for turn in range(sizes.num_rounds):
         asked = _asked(job, policy, reward.rules, turn)
+        if isinstance(reward, CheckedReward):
+            reward.asked.update({probe.prompt: probe for probe in asked})
         write = _best_writer(policy, reward, NUM_TRIED, EXPLORING, seed=job.seed + turn)
         kept = _obedient(asked, write([probe.prompt for probe in asked]), reward)
-        run = Run(job.folder / f"policy-{turn}", seed=job.seed, identity=asdict(sizes))
+        run = Run(job.folder / f"{type(reward).__name__}-{turn}", seed=job.seed, identity=asdict(sizes))
         policy = sft(policy, Dataset.from_list(kept), config, run=run)
     return policy
 
@@ -170,7 +200,7 @@ def _asked(job: Job, policy: Policy, rules: Sequence[Rule], turn: int) -> list[P
     return [Probe(rules[0], PLAIN, post.query, post.query, "") for post in plain] + tempting
 
 
-def _obedient(asked: Sequence[Probe], written: Sequence[str], reward: RuleReward) -> list[dict[str, str]]:
+def _obedient(asked: Sequence[Probe], written: Sequence[str], reward: Fines) -> list[dict[str, str]]:
     """Answers that probably keep the rule that they were probed by."""
     probs = reward.violation_probs([probe.prompt for probe in asked], written)
     return [
@@ -257,16 +287,16 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     names = list(dict.fromkeys(row["rule"] for row in probed))
     for offset, (policy, color) in enumerate(DRAWN.items()):
         rates = [100 * mean(where(probed, policy=policy, rule=name), "rate") for name in names]
-        places = np.arange(len(names)) + 0.2 * (offset - 1.5)
-        axes.bar(places, rates, width=0.19, color=color, label=policy)
+        places = np.arange(len(names)) + 0.16 * (offset - 2)
+        axes.bar(places, rates, width=0.15, color=color, label=policy)
         for seed in sorted({row["seed"] for row in probed}):
             one = [100 * mean(where(probed, policy=policy, rule=name, seed=seed), "rate") for name in names]
             axes.plot(places, one, ".", color="black", markersize=2)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_ylim(0, 135)  # room for the legend
+    axes.set_ylim(0, 145)  # room for the legend
     axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="x", visible=False)
-    axes.legend(frameon=False, loc="upper center", ncols=4, columnspacing=1.0, handlelength=1.2)
+    axes.legend(frameon=False, loc="upper center", ncols=3, columnspacing=1.0, handlelength=1.2)
     return {"rules": axes}
 
 

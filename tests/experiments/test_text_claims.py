@@ -17,9 +17,9 @@ from rlhf_lab.experiments.systems import (
     rules,
 )
 from rlhf_lab.experiments.systems.sections import Job
-from rlhf_lab.feedback import LearnedReward, gold_judge, population
+from rlhf_lab.feedback import gold_judge, population
 from rlhf_lab.models import Policy, RewardModel, load_base
-from rlhf_lab.probing import RuleReward, best_temptations, probes, violation_rates, writer
+from rlhf_lab.probing import best_temptations, writer
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_shipped_comparisons, load_trained
 from rlhf_lab.training.a2c import a2c, a2c_config
@@ -116,9 +116,9 @@ def test_a_preference_model_gains_more_over_imitation_where_answers_are_ranked()
 def test_a2c_earns_what_ppo_earns_at_like_distance() -> None:
     policy, reward_model, data = supervised("large"), load_trained("reward_model", "large"), load_tldr()
     assert isinstance(reward_model, RewardModel)
-    settings = {"held_out": data.validation.select(range(48)), "watch": {"gold": gold_judge()}}
+    settings = {"held_out": data.validation.select(range(32)), "watch": {"gold": gold_judge()}}
     looks = {}
-    for method, config, num_steps in ((ppo, ppo_config("laptop"), 7), (a2c, a2c_config("laptop"), 28)):
+    for method, config, num_steps in ((ppo, ppo_config("laptop"), 5), (a2c, a2c_config("laptop"), 20)):
         train = partial(method, policy, reward_model, data.prompts, config, num_steps=num_steps, **settings)
         history = train(evaluate_every=num_steps).history
         looks[method] = history[0], history[-1]
@@ -128,23 +128,25 @@ def test_a2c_earns_what_ppo_earns_at_like_distance() -> None:
     assert 0.5 < distance[1] / distance[0] < 2.0
 
 
-def test_a_policy_that_imitates_its_best_by_preference_and_rules_breaks_fewer(
+def test_a_classifier_that_reads_the_rule_tells_more_than_one_of_good_and_bad(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    sizes = replace(rules.SIZES["laptop"], rated=480, tried=2, imitated=150, num_rounds=1)
+    sizes = replace(rules.SIZES["laptop"], rated=480, tried=2)
     monkeypatch.setitem(rules.SIZES, "laptop", sizes)
-    start, liked, liking = supervised("large"), load_trained("human_feedback"), load_trained("reward_model")
-    assert isinstance(liked, Policy) and isinstance(liking, RewardModel)
-    mine, known = replace(job("rules"), folder=tmp_path), load_rules()
+    start, reader, known = supervised("large"), supervised("medium"), load_rules()
+    mine = replace(job("rules"), folder=tmp_path)
     tempted = writer(start, rules.RATED, seed=0)
     best = best_temptations(tempted, known, rules._posts(mine, "found", sizes.tried), seed=0, num_kept=2)
-    labels = rules._rated(mine, [tempted, writer(liked, rules.EXPLORING, seed=0)], known, best)
-    rule_model = train_rule_model(supervised("medium"), labels, rule_model_config("laptop"))
-    kept = rules._imitated(mine, liked, RuleReward(LearnedReward(liking), rule_model, known, fine=sizes.fine))
-    asked = probes(known, rules._posts(mine, "probed", 144), seed=1, chosen=best)
-    broken = []
-    for policy in (start, kept):
-        written = writer(policy, rules.ANSWERING, seed=0)([probe.prompt for probe in asked])
-        rates = violation_rates(asked, written)
-        broken.append(sum(rates.values()) / len(rates))
-    assert broken[1] < 0.85 * broken[0]
+    labels = rules._rated(mine, [tempted], known, best)
+    config = rule_model_config("laptop")
+    told = rules._told(
+        mine,
+        start,
+        train_rule_model(reader, labels, config, run=Run(seed=0)),
+        train_rule_model(reader, rules._by_any_rule(labels), config, run=Run(seed=0)),
+        known,
+        best,
+    )
+    reads, knows = (sum(row[name] for row in told) / len(told) for name in ("rule_model", "any_rule"))
+    assert reads > 0.6
+    assert reads > knows + 0.05

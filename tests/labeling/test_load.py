@@ -1,6 +1,7 @@
 """Sixty people label at once, each in a process of their own."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +13,9 @@ import sqlalchemy as sa
 from rlhf_lab.labeling import schema
 from rlhf_lab.labeling.store import LabelStore
 
-NUM_LABELERS, NUM_ITEMS, OVERLAP = 60, 4000, 3
+NUM_LABELERS, OVERLAP = 60, 3
+NUM_ITEMS = int(os.environ.get("RLHF_LAB_LOAD_ITEMS", "1600"))
+"""The page on labeling has 4,000, which takes minutes."""
 LONGEST_WAIT = 2.0
 """Seconds that no assignment may be waited for."""
 

@@ -17,7 +17,7 @@ from rlhf_lab.experiments.systems import (
     rules,
 )
 from rlhf_lab.experiments.systems.sections import Job
-from rlhf_lab.feedback import gold_judge, population
+from rlhf_lab.feedback import LearnedReward, gold_judge, population
 from rlhf_lab.models import Policy, RewardModel, load_base
 from rlhf_lab.probing import best_temptations, writer
 from rlhf_lab.runs import Run
@@ -67,7 +67,7 @@ def test_pretraining_text_recovers_what_ppo_gives_up() -> None:
 
 
 def test_context_distillation_closes_the_gap_to_the_prompted_teacher() -> None:
-    teacher = context_distillation.taught("small", 4096, job("context_distillation"))
+    teacher = context_distillation.taught("small", 4096)
     config, data = distillation_config("laptop"), load_tldr(scale="tiny")
     student = distill_context(teacher, context_distillation.CONTEXT, data.prompts, config, num_steps=120)
     before, after = (
@@ -150,3 +150,16 @@ def test_a_classifier_that_reads_the_rule_tells_more_than_one_of_good_and_bad(
     reads, knows = (sum(row[name] for row in told) / len(told) for name in ("rule_model", "any_rule"))
     assert reads > 0.6
     assert reads > knows + 0.05
+
+
+def test_fines_by_the_checks_make_a_policy_keep_rules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One round in place of two, and fewer prompts."""
+    sizes = replace(rules.SIZES["laptop"], tried=2, imitated=120, num_rounds=1)
+    monkeypatch.setitem(rules.SIZES, "laptop", sizes)
+    liked, liking, known = load_trained("human_feedback"), load_trained("reward_model"), load_rules()
+    assert isinstance(liked, Policy) and isinstance(liking, RewardModel)
+    mine = replace(job("rules"), folder=tmp_path)
+    kept = rules._imitated(mine, liked, rules.CheckedReward(LearnedReward(liking), known, sizes.fine))
+    writers = (writer(policy, rules.ANSWERING, seed=0) for policy in (supervised("large"), kept))
+    broken = [sum(row["rate"] for row in rules._probed(mine, write, known)) / len(known) for write in writers]
+    assert broken[1] < 0.75 * broken[0]

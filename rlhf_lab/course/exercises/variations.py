@@ -206,20 +206,20 @@ RULE_FINES = Exercise(
 
 
 def _without_ratio() -> list[str]:
-    return ["the same", "another", "the same", "that says nothing"]
+    return ["the same", "different", "the same", "that says nothing"]
 
 
 def _old_texts_do() -> list[str]:
-    """In the second update PPO's policy is no longer the one that wrote.
+    """Question 2: in the second update the policy is no longer the one that wrote.
 
-    The ratio weighs each token for that, and is clipped. A2C takes old texts for its own.
+    PPO's ratio weighs each token for that, and is clipped. A2C has none: it treats the old texts as its own.
     """
     return ["the same", "the same", "the same", "that says nothing"]
 
 
 def _never_alike() -> list[str]:
     """At the first update nothing has moved: every ratio is 1, and the gradient of a ratio of 1 is that of log pi."""
-    return ["another", "another", "another", "that says nothing"]
+    return ["different", "different", "different", "that says nothing"]
 
 
 def _fresh_ratios() -> list[str]:
@@ -227,12 +227,12 @@ def _fresh_ratios() -> list[str]:
 
     So whoever computes them anew before each update has A2C on old texts, and nothing is ever clipped.
     """
-    return ["the same", "another", "another", "that says nothing"]
+    return ["the same", "different", "different", "that says nothing"]
 
 
 def _a_loss_must_fall() -> list[str]:
     """The mean of -A log pi is over texts that change with the policy: only its gradient means something."""
-    return ["the same", "another", "the same", "it gets worse"]
+    return ["the same", "different", "the same", "it gets worse"]
 
 
 PPO_WITHOUT_RATIO = Exercise(
@@ -245,7 +245,7 @@ PPO_WITHOUT_RATIO = Exercise(
     reference=_without_ratio,
     cases=lambda rng: [Case(title="your four answers")],
     mistakes=(_old_texts_do, _never_alike, _fresh_ratios, _a_loss_must_fall),
-    variants=(lambda: ["the same", "another", "the same", "that says nothing"], lambda: [*_without_ratio()]),
+    variants=(lambda: ["the same", "different", "the same", "that says nothing"], lambda: [*_without_ratio()]),
 )
 
 WHAT_TO_CHANGE = Written(

@@ -267,7 +267,7 @@ def _by_any_rule(labels: Dataset) -> Dataset:
 
 
 def area_under_roc(scores: Sequence[float], broken: Sequence[bool]) -> float:
-    """How often a broken one scores above a kept one, ties half; 0.5 is chance, and where there are only one kind.
+    """How often a broken one scores above a kept one, ties half; 0.5 is chance, and where there is only one kind.
 
     Example:
         >>> area_under_roc([1.0, 2.0, 3.0, 2.0], [False, True, True, False])

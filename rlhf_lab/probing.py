@@ -172,6 +172,21 @@ def with_rule(response: str, rule: str) -> str:
     return f"{response} RULE: {rule}"
 
 
+def less_fines(liked: torch.Tensor, violation_probs: torch.Tensor, *, fine: float) -> torch.Tensor:
+    """What people prefer of each response, less a fine for each rule that is probably broken.
+
+    Args:
+        liked: (responses,).
+        violation_probs: (responses, rules).
+        fine: For a rule that is surely broken, in units of `liked`.
+
+    Example:
+        >>> less_fines(torch.tensor([3.0]), torch.tensor([[0.5, 1.0]]), fine=2.0)
+        tensor([0.])
+    """
+    return liked - fine * violation_probs.sum(-1)
+
+
 @dataclass(frozen=True)
 class RuleReward:
     """What people prefer, less a fine for each rule that is probably broken.
@@ -197,4 +212,4 @@ class RuleReward:
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Preference less fines."""
         liked = torch.tensor(list(self.preference(prompts, responses)), dtype=torch.float32)
-        return (liked - self.fine * self.violation_probs(prompts, responses).sum(-1)).tolist()
+        return less_fines(liked, self.violation_probs(prompts, responses), fine=self.fine).tolist()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlhf_lab.course import masking
 from rlhf_lab.course.checking import NotYet, check, outcome_of
 from rlhf_lab.course.exercise import Case, Exercise
 from rlhf_lab.course.exercises import MODULES, all_exercises, exercises_of
@@ -241,3 +242,9 @@ def test_a_gradient_that_must_not_flow_is_named() -> None:
     cases = [Case(title="one", args=(torch.ones(2), torch.ones(2)), gradient_of=(0, 1))]
     exercise = dataclasses.replace(EXERCISES[0], reference=reference, cases=lambda rng: cases, parts={})
     assert "The gradient[1] must be None: nothing is to flow" in verdict(exercise, flows, b"s").message
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda one: one.id)
+def test_what_is_to_be_hidden_is_there(exercise: Exercise) -> None:
+    """A name that cannot be hidden would stop the grading of its whole notebook."""
+    assert bool(masking._by_file(exercise.hidden)) == bool(exercise.hidden)

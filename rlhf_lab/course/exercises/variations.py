@@ -201,7 +201,7 @@ RULE_FINES = Exercise(
         _over_responses,
     ),
     variants=(_rule_by_rule, _kept_first),
-    masked=("rlhf_lab.probing.RuleReward",),
+    masked=("rlhf_lab.probing.less_fines",),
 )
 
 

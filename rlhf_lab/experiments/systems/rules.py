@@ -25,6 +25,7 @@ from rlhf_lab.probing import (
     RuleReward,
     Write,
     best_temptations,
+    less_fines,
     probes,
     rule_labels,
     violation_rates,
@@ -111,7 +112,7 @@ class CheckedReward:
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Preference less fines."""
         liked = torch.tensor(list(self.preference(prompts, responses)), dtype=torch.float32)
-        return (liked - self.fine * self.violation_probs(prompts, responses).sum(-1)).tolist()
+        return less_fines(liked, self.violation_probs(prompts, responses), fine=self.fine).tolist()
 
 
 Fines = RuleReward | CheckedReward

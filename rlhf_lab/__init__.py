@@ -70,6 +70,7 @@ _HOMES = {
         "plot_rules",
         "plot_shares",
     ),
+    "rlhf_lab.model_feedback": ("InformationReward", "model_labels"),
     "rlhf_lab.models": ("Policy", "RewardModel", "load_base", "load_tokenizer", "new_policy"),
     "rlhf_lab.plots": (
         "plot_calibration",

@@ -3,84 +3,102 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from rlhf_lab.course.exercise import Case, Exercise, Written
 from rlhf_lab.course.exercises.successors_direct import DIRECT_PREFERENCE, WHERE_IT_RESTS
 from rlhf_lab.course.exercises.successors_groups import LEAVE_ONE_OUT, LONG_AND_WRONG, WHOSE_GRADIENT
 
 
-def _in_both_orders(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    """Probability that the first answer is the better one, whichever was shown first."""
-    return (torch.sigmoid(first_ahead) + torch.sigmoid(-second_ahead)) / 2
+def _rightness(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """How often a judge is right who agrees with a person so often, where two people agree so often."""
+    person = (1.0 + np.sqrt(2.0 * among_people - 1.0)) / 2.0
+    return (with_people - (1.0 - person)) / (2.0 * person - 1.0)
 
 
-def _order_cases(rng: np.random.Generator) -> list[Case]:
-    def case(title: str, number: int, bias: float, spread: float = 1.0) -> Case:
-        better = torch.tensor(spread * rng.normal(size=number))
-        noise = torch.tensor(0.3 * rng.normal(size=number))
-        return Case(title=title, args=(better + bias, -better + noise + bias))
+def _agreement_cases(rng: np.random.Generator) -> list[Case]:
+    def case(title: str, person: list[float], judge: list[float]) -> Case:
+        """By how often a person and the judge are right."""
+        p, m = np.array(person), np.array(judge)
+        return Case(title=title, args=(m * p + (1 - m) * (1 - p), p**2 + (1 - p) ** 2))
 
-    odds = torch.tensor([3.0, 1.0], dtype=torch.float64).log()
+    drawn = [list(rng.uniform(low, 0.95, size=5)) for low in (0.6, 0.5)]
     return [
-        Case(title="odds of 3 to 1 for what is shown first, whatever it is", args=(odds[:1], odds[:1])),
-        Case(title="odds of 3 to 1, then even ones", args=(odds[:1], odds[1:])),
-        case("a judge without bias", 5, 0.0),
-        case("a judge who likes what comes first", 6, 1.5),
-        case("a judge who is very sure", 4, 0.5, spread=20.0),
+        case("people who are right in three of four, and one more of them", [0.75], [0.75]),
+        case("a judge who is always right", [0.75, 0.9], [1.0, 1.0]),
+        case("a judge who guesses", [0.75, 0.9], [0.5, 0.5]),
+        case("people who are never wrong", [1.0, 1.0], [0.8, 0.3]),
+        case("any", *drawn),
     ]
 
 
-def _asked_once(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    """One order alone: what the judge likes about the first place is in every label."""
-    return torch.sigmoid(first_ahead)
+def _as_it_agrees(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """Agreement with people who err is not being right: a judge who is always right disagrees with their errors."""
+    return with_people
 
 
-def _not_turned(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    """The second time the log-odds are those of the *other* answer: turn them round before you average."""
-    return (torch.sigmoid(first_ahead) + torch.sigmoid(second_ahead)) / 2
+def _share_of_theirs(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """Divided by the people's agreement: a judge who guesses would be right in more than half."""
+    return with_people / among_people
 
 
-def _mean_of_odds(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    """You have averaged log-odds: then whoever is surest once decides alone. Average the probabilities."""
-    return torch.sigmoid((first_ahead - second_ahead) / 2)
+def _people_always_right(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """How often is a *person* right? Not as often as two agree: they also agree where both are wrong."""
+    return (with_people - (1.0 - among_people)) / (2.0 * among_people - 1.0)
 
 
-def _by_votes(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    """Two votes, 0, one half or 1: how sure the judge was is lost. A soft label keeps it."""
-    return ((first_ahead > 0).to(first_ahead.dtype) + (second_ahead < 0).to(first_ahead.dtype)) / 2
+def _never_wrong_together(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """Two people agree where both are right, and where both are wrong too: p^2 + (1 - p)^2, not p^2."""
+    person = np.sqrt(among_people)
+    return (with_people - (1.0 - person)) / (2.0 * person - 1.0)
 
 
-def _of_the_second(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    """That is the probability that the second answer is the better one."""
-    return (torch.sigmoid(-first_ahead) + torch.sigmoid(second_ahead)) / 2
+def _judge_never_wrong_with_them(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """The judge and a person agree where both are wrong, too: m p + (1 - m)(1 - p), not m p."""
+    return with_people / ((1.0 + np.sqrt(2.0 * among_people - 1.0)) / 2.0)
 
 
-def _product(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    """A product: two readings by one judge are not two independent witnesses. Average them."""
-    return torch.sigmoid(first_ahead) * torch.sigmoid(-second_ahead)
+def _the_persons(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """That is how often a person is right. The question is about the judge."""
+    return (1.0 + np.sqrt(2.0 * among_people - 1.0)) / 2.0 + 0.0 * with_people
 
 
-def _by_odds(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    return 0.5 / (1.0 + torch.exp(-first_ahead)) + 0.5 * (1.0 - torch.sigmoid(second_ahead))
+def _other_root(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    """The other root of the equation: people who are wrong more often than right. Take the one above a half."""
+    person = (1.0 - np.sqrt(2.0 * among_people - 1.0)) / 2.0
+    return (with_people - (1.0 - person)) / (2.0 * person - 1.0)
 
 
-def _stacked(first_ahead: Tensor, second_ahead: Tensor) -> Tensor:
-    return torch.stack([first_ahead, -second_ahead]).sigmoid().mean(0)
+def _above_chance(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    return 0.5 + 0.5 * (2.0 * with_people - 1.0) / np.sqrt(2.0 * among_people - 1.0)
 
 
-BOTH_ORDERS = Exercise(
-    id="asked-twice",
-    title="Asked twice",
+def _one_by_one(with_people: np.ndarray, among_people: np.ndarray) -> np.ndarray:
+    found = []
+    for agreed, theirs in zip(with_people, among_people, strict=True):
+        person = max(np.roots([2.0, -2.0, 1.0 - theirs]).real)
+        found.append((agreed + person - 1.0) / (2.0 * person - 1.0))
+    return np.array(found)
+
+
+HOW_RIGHT = Exercise(
+    id="how-right",
+    title="How right is somebody who agrees?",
     kind="implement",
     points=2,
-    minutes=6,
-    difficulty=1,
-    reference=_in_both_orders,
-    cases=_order_cases,
-    mistakes=(_asked_once, _not_turned, _mean_of_odds, _by_votes, _of_the_second, _product),
-    variants=(_by_odds, _stacked),
+    minutes=10,
+    difficulty=2,
+    reference=_rightness,
+    cases=_agreement_cases,
+    mistakes=(
+        _as_it_agrees,
+        _share_of_theirs,
+        _people_always_right,
+        _never_wrong_together,
+        _judge_never_wrong_with_them,
+        _the_persons,
+        _other_root,
+    ),
+    variants=(_above_chance, _one_by_one),
 )
 
 WHICH_METHOD = Written(
@@ -102,6 +120,6 @@ EXERCISES: Sequence[Exercise | Written] = (
     LEAVE_ONE_OUT,
     LONG_AND_WRONG,
     WHOSE_GRADIENT,
-    BOTH_ORDERS,
+    HOW_RIGHT,
     WHICH_METHOD,
 )

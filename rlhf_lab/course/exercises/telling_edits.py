@@ -91,7 +91,7 @@ STRUCK_TOKENS = Exercise(
     difficulty=2,
     reference=_struck,
     cases=_struck_cases,
-    mistakes=(_contained, _starts_within, _neighbours_too, _insertions_too, _one_end_within, _first_change),
+    mistakes=(_one_end_within, _contained, _starts_within, _neighbours_too, _insertions_too, _first_change),
     variants=(_by_characters, _by_array),
 )
 

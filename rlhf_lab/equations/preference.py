@@ -150,6 +150,31 @@ def implicit_reward(
     return kl_coef * (logprobs - ref_logprobs).sum(-1)
 
 
+def ipo_loss(
+    chosen_rewards: Float[Tensor, "*batch"], rejected_rewards: Float[Tensor, "*batch"], *, kl_coef: float
+) -> Float[Tensor, "*batch"]:
+    """IPO's loss of each comparison: the squared error of a margin that it wants to be 1 / (2 beta), and no more.
+
+        L = (h - 1 / (2 beta))^2,   h = log( pi(y_w) / pi_ref(y_w) ) - log( pi(y_l) / pi_ref(y_l) ) = (r_w - r_l) / beta
+
+    DPO's loss falls for ever as the margin grows, so that where labels are sure nothing is left of the penalty. This
+    one has its least at a finite margin: where a share q chooses the first, at h = (2 q - 1) / (2 beta).
+
+    Args:
+        chosen_rewards: r_w, an `implicit_reward` at the same `kl_coef`; `rejected_rewards` is r_l.
+        kl_coef: beta, the price of one nat of KL(policy || reference) where the gain is the probability of being
+            preferred. The paper's tau.
+
+    Reference:
+        Azar et al. 2023, arXiv:2310.12036, eq. 17. Log-probs are sums over tokens, as there; TRL's IPO takes means.
+
+    Example:
+        >>> ipo_loss(torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.0]), kl_coef=0.5)  # (1 / 0.5 - 1)^2, (1 - 1)^2
+        tensor([1., 0.])
+    """
+    return ((chosen_rewards - rejected_rewards) / kl_coef - 1.0 / (2.0 * kl_coef)).square()
+
+
 def ranking_loss(
     scores: Float[Tensor, "batch candidates"],
     ranks: Real[Tensor, "batch candidates"],

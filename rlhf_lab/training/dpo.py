@@ -6,11 +6,15 @@ Differences from training a reward model:
 - `kl_coef` is the price of drift of the objective whose optimum is fitted, as in PPO; here it scales the score.
 Differences from PPO: nothing is sampled, there is no critic, and the answers are those that were compared.
 
-Reference: Rafailov et al. 2023, arXiv:2305.18290.
+Of its variants are here IPO, whose loss wants a margin that is not too large either, and labels that are taken to be
+wrong now and then (label smoothing, conservative DPO).
+
+Reference: Rafailov et al. 2023, arXiv:2305.18290; Azar et al. 2023, arXiv:2310.12036.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +23,7 @@ from torch import Tensor
 
 from rlhf_lab.adapters import LoRAConfig, shared_copy
 from rlhf_lab.data.datasets import comparisons_of
-from rlhf_lab.equations.preference import bradley_terry_loss, implicit_reward
+from rlhf_lab.equations.preference import bradley_terry_loss, implicit_reward, ipo_loss
 from rlhf_lab.memory import Texts, check_memory
 from rlhf_lab.models import Policy, trainable
 from rlhf_lab.records import check_scale
@@ -48,6 +52,11 @@ class DPOConfig:
     max_response_tokens: int = 169
     kl_coef: float = 0.05
     """beta: price of one nat of KL(policy || reference), in units of the reward that explains the choices."""
+    loss: str = "sigmoid"
+    """sigmoid: DPO's own, the Bradley-Terry loss of implicit rewards. ipo: a squared error, whose best margin is
+    1 / (2 kl_coef) nats at most (Azar et al. 2023)."""
+    label_smoothing: float = 0.0
+    """epsilon: share of the labels that are taken to be wrong, in [0, 0.5); above 0 it is conservative DPO."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lora: LoRAConfig | None = None
     """Train an adapter on the policy's frozen weights, instead of all of them."""
@@ -60,6 +69,18 @@ class DPOConfig:
             raise ValueError(
                 f"kl_coef must be above 0, not {self.kl_coef}: without a price of drift no policy is best."
             )
+        if self.loss not in ("sigmoid", "ipo"):
+            raise ValueError(f"the loss {self.loss!r} is unknown; choose sigmoid or ipo.")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(
+                f"label_smoothing must lie in [0, 0.5), not {self.label_smoothing}: where half of the labels are wrong "
+                f"they say nothing."
+            )
+
+    @property
+    def pair_loss(self) -> Callable[..., Tensor]:
+        """The loss of a pair that `loss` names, from both implicit rewards."""
+        return partial(ipo_loss, kl_coef=self.kl_coef) if self.loss == "ipo" else bradley_terry_loss
 
     def largest(self, num_processes: int, num_candidates: int = 2) -> Texts:
         """The largest micro-batch of a process, with so many answers to a prompt."""
@@ -86,7 +107,7 @@ def dpo(
     config: DPOConfig | None = None,
     *,
     run: Run | None = None,
-    pair_loss: Callable[..., Tensor] = bradley_terry_loss,
+    pair_loss: Callable[..., Tensor] | None = None,
     **overrides: Any,
 ) -> Policy:
     """A policy that makes the chosen answers likelier than the rejected ones, at a price for leaving where it started.
@@ -100,7 +121,7 @@ def dpo(
         config: Settings; `overrides` replace single fields.
         run: Where to log and to keep checkpoints.
         pair_loss: The loss of each pair, from `(chosen_rewards, rejected_rewards)`, both implicit; an exercise's own
-            goes here. A soft label weighs the losses of both choices.
+            goes here, in place of the one that `config.loss` names. A soft label weighs the losses of both choices.
 
     Returns:
         The tuned policy, with the metrics of every step in its history.
@@ -110,7 +131,9 @@ def dpo(
     """
     config = configured(DPOConfig(), config, overrides)
     run = run or Run()
-    pair_loss = checked("pair_loss", pair_loss, bradley_terry_loss, lambda chosen, rejected: chosen.shape, "pair")
+    of_pair = config.pair_loss
+    if pair_loss is not None:
+        of_pair = checked("pair_loss", pair_loss, bradley_terry_loss, lambda chosen, rejected: chosen.shape, "pair")
     rankings = rankings_of(comparisons_of(comparisons))
     limits = {"max_prompt_tokens": config.max_prompt_tokens, "max_response_tokens": config.max_response_tokens}
     num_steps = max(1, round(config.num_epochs * len(rankings) / config.batch_size))
@@ -123,7 +146,8 @@ def dpo(
 
     for step in run.steps(num_steps, {"fit": fit}, name="dpo"):
         rows = run.batch_rows(step, len(rankings), config.batch_size)[run.share(config.batch_size)]
-        batch = encode_rankings(policy.tokenizer, [rankings[row] for row in rows], **limits).to(run.device)
+        labeled = encode_rankings(policy.tokenizer, [rankings[row] for row in rows], **limits)
+        batch = labeled.smoothed(config.label_smoothing).to(run.device)
         seen: list[Tensor] = []
 
         def loss(part: LabeledCandidates, count: float, seen: list[Tensor] = seen) -> Tensor:
@@ -131,7 +155,7 @@ def dpo(
                 ref_logprobs = candidate_logprobs(reference, part)
             rewards = implicit_reward(fit(candidate_logprobs, part), ref_logprobs, kl_coef=config.kl_coef)
             seen.append(rewards.detach())
-            return element_losses(pair_loss, rewards, part).sum() / count
+            return element_losses(of_pair, rewards, part).sum() / count
 
         rate = fit.learning_rate
         counted = torch.ones(len(batch), dtype=torch.bool)

@@ -6,7 +6,7 @@ much likelier the policy makes an answer than its reference does.
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from datasets import Dataset
@@ -27,6 +27,10 @@ class LabeledCandidates(Candidates):
     chosen_prob: Float[Tensor, "batch candidates candidates"]
     """How sure it is that the chosen answer (down) is better than the rejected one (across); read at pairs only."""
     is_pair: Bool[Tensor, "batch candidates candidates"]
+
+    def smoothed(self, epsilon: float) -> "LabeledCandidates":
+        """The same pairs, a share `epsilon` of their labels taken to be wrong: (1 - epsilon) q + epsilon (1 - q)."""
+        return replace(self, chosen_prob=self.chosen_prob.lerp(1 - self.chosen_prob, epsilon))
 
 
 @dataclass(frozen=True)

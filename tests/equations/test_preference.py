@@ -11,6 +11,7 @@ from rlhf_lab.equations.preference import (
     bradley_terry_loss,
     bradley_terry_prob,
     feedback_credit,
+    ipo_loss,
     pairwise_loss,
     ranking_loss,
 )
@@ -59,6 +60,28 @@ def test_soft_label_is_the_mixture_and_is_least_where_the_model_agrees() -> None
     at_optimum = (prob / (1 - prob)).log().requires_grad_()
     bradley_terry_loss(at_optimum, torch.zeros_like(at_optimum), prob).sum().backward()
     torch.testing.assert_close(at_optimum.grad, torch.zeros_like(prob), atol=1e-12, rtol=0)
+
+
+def test_ipo_loss_by_hand_and_where_it_is_least() -> None:
+    # beta = 0.25: the margin wanted is 1 / (2 beta) = 2, and a reward is a fourth of a log-ratio.
+    losses = ipo_loss(tensor([0.5, 0.0, 1.0]), tensor([0.0, 0.0, 0.25]), kl_coef=0.25)
+    torch.testing.assert_close(losses, tensor([0.0, 4.0, 1.0]))
+    for share, beta in ((0.8, 0.25), (0.5, 0.1), (1.0, 2.0)):
+        log_ratio = tensor([(2 * share - 1) / (2 * beta)]).requires_grad_()
+        first, second = beta * log_ratio, tensor([0.0])
+        loss = share * ipo_loss(first, second, kl_coef=beta) + (1 - share) * ipo_loss(second, first, kl_coef=beta)
+        loss.sum().backward()
+        torch.testing.assert_close(log_ratio.grad, tensor([0.0]), atol=1e-12, rtol=0)
+
+
+def test_a_margin_that_is_large_enough_grows_no_more_in_ipo_and_does_in_dpo() -> None:
+    slopes = {}
+    for margin in (1.0, 3.0):
+        chosen = tensor([margin]).requires_grad_()
+        losses = {"ipo": ipo_loss(chosen, tensor([0.0]), kl_coef=0.5), "dpo": bradley_terry_loss(chosen, tensor([0.0]))}
+        slopes[margin] = {name: torch.autograd.grad(loss.sum(), chosen)[0].item() for name, loss in losses.items()}
+    assert slopes[3.0]["ipo"] > slopes[1.0]["ipo"] > 0.0  # Beyond 1 / (2 beta) = 1 nat, a margin of 0.5, it pulls back.
+    assert slopes[1.0]["dpo"] < slopes[3.0]["dpo"] < 0.0
 
 
 def by_enumeration(scores: list[float], ranks: list[int], mask: list[bool]) -> float:

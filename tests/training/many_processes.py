@@ -1,4 +1,4 @@
-"""SFT, reward model, DPO, A2C and PPO on as many processes as start it; writes losses and weights.
+"""SFT, reward model, DPO, A2C, RLOO, GRPO and PPO on as many processes as start it; writes losses and weights.
 
 python -m tests.training.many_processes OUT [STOP]      STOP is the step after which every stage is cut off
 """
@@ -22,8 +22,10 @@ from rlhf_lab.training import supervised
 from rlhf_lab.training.a2c import a2c
 from rlhf_lab.training.dpo import dpo
 from rlhf_lab.training.fit import OptimizerConfig
+from rlhf_lab.training.grpo import grpo
 from rlhf_lab.training.ppo import ppo
 from rlhf_lab.training.reward_model import train_reward_model
+from rlhf_lab.training.rloo import rloo
 
 LIMITS = {"max_prompt_tokens": 96, "max_response_tokens": 24}
 STEADY = OptimizerConfig(learning_rate=1e-4, schedule="constant")
@@ -44,7 +46,10 @@ def stages(out: Path) -> dict[str, Any]:
     labels: Dataset = population().compare(prompts[:32], pairs[:32])
     common = {"batch_size": 8, "optimizer": STEADY, **LIMITS}
     scoring.targets_at_once = lambda network: 32  # The logits of others are made in chunks, and again in the backward.
-    run = {name: Run(out / name, checkpoint_every=1) for name in ("sft", "lora", "reward", "dpo", "a2c", "ppo")}
+    run = {
+        name: Run(out / name, checkpoint_every=1)
+        for name in ("sft", "lora", "reward", "dpo", "a2c", "rloo", "grpo", "ppo")
+    }
     made = {"sft": supervised.sft(policy, data.demonstrations.select(range(32)), run=run["sft"], **common)}
     # Adapters, and activations that are computed again in the backward.
     supervised.check_memory = lambda *args, **settings: True  # type: ignore[assignment]
@@ -60,8 +65,10 @@ def stages(out: Path) -> dict[str, Any]:
         "max_prompt_tokens": 96,
         "sampling": SamplingConfig(max_response_tokens=12, temperature=1.0),
         "optimizer": STEADY,
-        "critic_optimizer": STEADY,
     }
+    made["rloo"] = rloo(policy, made["reward"], data.prompts, run=run["rloo"], **acting)
+    made["grpo"] = grpo(policy, made["reward"], data.prompts, run=run["grpo"], **acting, minibatch_size=4)
+    acting["critic_optimizer"] = STEADY
     made["a2c"] = a2c(policy, made["reward"], data.prompts, run=run["a2c"], entropy_coef=0.1, **acting)
     updates: dict[str, Any] = {"num_epochs": 1, "minibatch_size": 4}
     mixed: dict[str, Any] = {"pretraining": answers[:32], "pretraining_coef": 0.5, "pretraining_rows": 4}

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,11 +34,32 @@ def text_logprob(network: Any, policy: Policy, prompt: str, text: str) -> torch.
     return sum(logprobs[place - 1, ids[0, place]] for place in range(len(ask), ids.shape[1]))  # type: ignore[return-value]
 
 
-def test_a_step_is_that_of_the_papers_loss(policy: Policy, comparisons: Dataset) -> None:
+def sigmoid_loss(margin: torch.Tensor, beta: float) -> torch.Tensor:
+    return -torch.sigmoid(beta * margin).log()
+
+
+def squared_loss(margin: torch.Tensor, beta: float) -> torch.Tensor:
+    return (margin - 1 / (2 * beta)) ** 2
+
+
+@pytest.mark.parametrize(
+    ("given", "loss_of", "at_start"),
+    [
+        ({}, sigmoid_loss, math.log(2)),
+        ({"label_smoothing": 0.1}, sigmoid_loss, math.log(2)),
+        ({"loss": "ipo"}, squared_loss, 1 / 0.6**2),
+        ({"loss": "ipo", "label_smoothing": 0.2}, squared_loss, 1 / 0.6**2),
+    ],
+    ids=["dpo", "smoothed", "ipo", "smoothed ipo"],
+)
+def test_a_step_is_that_of_the_papers_loss(
+    given: dict[str, Any], loss_of: Callable[..., Any], at_start: float, policy: Policy, comparisons: Dataset
+) -> None:
     rows = [comparisons[row] | {"chosen_prob": prob} for row, prob in enumerate((1.0, 0.75, 1.0, 0.5))]
     steady = OptimizerConfig(learning_rate=1e-3, schedule="constant")
     settings = {"batch_size": 4, "kl_coef": 0.3, "num_epochs": 2.0, "optimizer": steady, **LIMITS}
-    trained = dpo(policy, Dataset.from_list(rows), **settings)
+    trained = dpo(policy, Dataset.from_list(rows), **settings, **given)
+    epsilon = given.get("label_smoothing", 0.0)
 
     network = copy_network(policy.network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, eps=1e-5, weight_decay=0.0)
@@ -50,16 +72,17 @@ def test_a_step_is_that_of_the_papers_loss(policy: Policy, comparisons: Dataset)
                 with torch.no_grad():
                     reference = text_logprob(policy.network, policy, row["prompt"], row[name])
                 margins.append(text_logprob(network, policy, row["prompt"], row[name]) - reference)
-            prob, margin = row["chosen_prob"], 0.3 * (margins[0] - margins[1])
-            terms.append(-prob * torch.sigmoid(margin).log() - (1 - prob) * torch.sigmoid(-margin).log())
+            prob = (1 - epsilon) * row["chosen_prob"] + epsilon * (1 - row["chosen_prob"])
+            margin = margins[0] - margins[1]
+            terms.append(prob * loss_of(margin, 0.3) + (1 - prob) * loss_of(-margin, 0.3))
         loss = sum(terms) / len(terms)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert losses[0] == pytest.approx(math.log(2))  # The policy is its reference still.
-    assert [row["dpo/loss"] for row in trained.history] == pytest.approx(losses, abs=1e-5)
+    assert losses[0] == pytest.approx(at_start)  # The policy is its reference still.
+    assert [row["dpo/loss"] for row in trained.history] == pytest.approx(losses, abs=1e-5, rel=1e-5)
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(trained.network.state_dict()[name], tensor, atol=2e-5, rtol=0)
 
@@ -89,6 +112,22 @@ def test_it_finds_the_optimum_of_reward_minus_kl_penalty() -> None:
         assert float(implicit[one] - implicit[other]) == pytest.approx(expected, abs=0.02)
 
 
+def test_sure_labels_drive_dpo_away_and_its_variants_to_a_finite_margin() -> None:
+    """Each loss has its least where its paper says; the plain one has none, and goes on."""
+    words = ["[PAD]", "<eos>", "<unk>", "ask", "a", "b"]
+    reference = torch.randn(len(words), len(words), generator=seeded(3))
+    policy = Policy(bigram_network(reference, eos_token_id=1), word_tokenizer(words))
+    rows = Dataset.from_list([{"prompt": "ask", "chosen": "a", "rejected": "b"}])
+    kl_coef, epsilon, margin = 0.5, 0.2, {}
+    fast = OptimizerConfig(learning_rate=5e-2, schedule="cosine", max_grad_norm=100.0)
+    settings = {"kl_coef": kl_coef, "batch_size": 1, "num_epochs": 60.0, "optimizer": fast}
+    for name, given in {"dpo": {}, "smoothed": {"label_smoothing": epsilon}, "ipo": {"loss": "ipo"}}.items():
+        margin[name] = dpo(policy, rows, **settings, **given).history[-1]["dpo/margin"] / kl_coef
+    assert margin["ipo"] == pytest.approx(1 / (2 * kl_coef), abs=0.01)
+    assert margin["smoothed"] == pytest.approx(math.log((1 - epsilon) / epsilon) / kl_coef, abs=0.01)
+    assert margin["dpo"] > margin["smoothed"] + 1.0
+
+
 def test_micro_batches_make_the_same_update(policy: Policy, comparisons: Dataset) -> None:
     rows = comparisons.select(range(6))
     whole, parts = (
@@ -116,6 +155,8 @@ def test_a_pair_loss_of_ones_own_trains(policy: Policy, comparisons: Dataset) ->
     assert [row["dpo/loss"] for row in mine.history] == pytest.approx([row["dpo/loss"] for row in default.history])
     with pytest.raises(ValueError, match=r"pair_loss .* returned the shape"):
         dpo(policy, rows, pair_loss=lambda chosen, rejected: (chosen - rejected).mean(), **settings)
+    in_its_place = dpo(policy, rows, **settings, loss="ipo", pair_loss=bradley_terry_loss)
+    assert in_its_place.history == default.history
 
 
 @pytest.mark.parametrize(
@@ -124,6 +165,9 @@ def test_a_pair_loss_of_ones_own_trains(policy: Policy, comparisons: Dataset) ->
         ({"kl_coef": 0.0}, "kl_coef must be above 0, not 0.0"),
         ({"batch_size": 0}, "batch_size"),
         ({"num_epochs": 0.0}, "num_epochs"),
+        ({"loss": "hinge"}, "the loss 'hinge' is unknown; choose sigmoid or ipo"),
+        ({"label_smoothing": 0.5}, r"label_smoothing must lie in \[0, 0\.5\), not 0\.5"),
+        ({"label_smoothing": -0.1}, r"label_smoothing must lie in \[0, 0\.5\), not -0\.1"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:

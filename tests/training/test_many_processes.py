@@ -13,7 +13,7 @@ import torch
 from rlhf_lab.launch import LaunchCommand, launched
 from tests.capabilities import ROOT
 
-STAGES = ("sft", "lora", "reward", "dpo", "a2c", "ppo")
+STAGES = ("sft", "lora", "reward", "dpo", "a2c", "rloo", "grpo", "ppo")
 COMPARED = ("loss", "accuracy", "margin", "score", "kl")
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 

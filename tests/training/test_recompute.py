@@ -16,7 +16,7 @@ from rlhf_lab.data.datasets import load_tldr
 from rlhf_lab.feedback import population
 from rlhf_lab.models import Policy, load_base, new_reward_model
 from rlhf_lab.scoring import candidate_logprobs
-from rlhf_lab.training import actor_critic, dpo, ppo, reward_model, supervised
+from rlhf_lab.training import actor_critic, dpo, ppo, reward_model, rloo, supervised
 from tests.networks import architectures, random_network, seeded
 
 DATA = load_tldr(scale="tiny")
@@ -42,7 +42,12 @@ def ppo_of(base: Policy, lora: LoRAConfig | None) -> nn.Module:
     return ppo.ppo(base, reward, DATA.prompts, ppo.ppo_config("tiny"), lora=lora, num_steps=2).network
 
 
-STAGES = {supervised: sft_of, reward_model: reward_model_of, dpo: dpo_of, ppo: ppo_of}
+def rloo_of(base: Policy, lora: LoRAConfig | None) -> nn.Module:
+    reward = new_reward_model(base, generator=seeded())
+    return rloo.rloo(base, reward, DATA.prompts, rloo.rloo_config("tiny"), lora=lora, num_steps=2).network
+
+
+STAGES = {supervised: sft_of, reward_model: reward_model_of, dpo: dpo_of, ppo: ppo_of, rloo: rloo_of}
 stages = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__.rpartition(".")[2])
 
 
@@ -61,7 +66,7 @@ def test_a_stage_makes_the_same(stage: Any, lora: LoRAConfig | None, monkeypatch
         seen: list[str] = []
         with monkeypatch.context() as patch:
             patch.setattr(
-                actor_critic if stage is ppo else stage,
+                actor_critic if stage in (ppo, rloo) else stage,
                 "check_memory",
                 lambda *args, answer=recompute, **settings: answer,
             )

@@ -14,8 +14,10 @@ from rlhf_lab.runs import Run
 from rlhf_lab.training.a2c import a2c, a2c_config
 from rlhf_lab.training.dpo import dpo, dpo_config
 from rlhf_lab.training.fit import OptimizerConfig
+from rlhf_lab.training.grpo import grpo, grpo_config
 from rlhf_lab.training.ppo import PPOConfig, ppo, ppo_config
 from rlhf_lab.training.reward_model import reward_model_config, train_reward_model
+from rlhf_lab.training.rloo import rloo, rloo_config
 from rlhf_lab.training.supervised import pretrain, sft, sft_config
 
 pytestmark = pytest.mark.slow
@@ -56,11 +58,15 @@ def stages(policy: Policy, data: TLDR, comparisons: Dataset) -> dict[str, Stage]
         "a2c": lambda run: a2c(
             policy, reward_model, data.prompts, a2c_config("tiny"), held_out=data.validation.select(range(4)), run=run
         ),
+        "rloo": lambda run: rloo(
+            policy, reward_model, data.prompts, rloo_config("tiny"), held_out=data.validation.select(range(4)), run=run
+        ),
+        "grpo": lambda run: grpo(policy, reward_model, data.prompts, grpo_config("tiny"), num_epochs=2, run=run),
         "ppo on a callable": lambda run: ppo(policy, wordy, data.prompts, tiny, run=run),
     }
 
 
-NAMES = ["pretrain", "sft", "reward model", "dpo", "ppo", "a2c", "ppo on a callable"]
+NAMES = ["pretrain", "sft", "reward model", "dpo", "ppo", "a2c", "rloo", "grpo", "ppo on a callable"]
 
 
 class Interrupted(Exception):

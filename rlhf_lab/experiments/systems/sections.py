@@ -22,6 +22,7 @@ SYSTEMS: tuple[str, ...] = (
     "preference_pretraining",
     "ranked_or_binary",
     "a2c",
+    "successors",
     "rules",
     "quotes",
     "best_of_n_or_rl",

@@ -26,6 +26,9 @@ SYSTEMS: tuple[str, ...] = (
     "quotes",
     "best_of_n_or_rl",
     "annotation_budget",
+    "sureness",
+    "minority",
+    "noise",
 )
 """A module and a template of this package each, in the order of the page."""
 

@@ -9,6 +9,15 @@ from importlib.metadata import version
 
 _HOMES = {
     "rlhf_lab.adapters": ("LoRAConfig",),
+    "rlhf_lab.aggregation": (
+        "aggregate",
+        "by_values",
+        "equal_weights",
+        "jury",
+        "majority_vote",
+        "standardized",
+        "worst",
+    ),
     "rlhf_lab.control.actor_critic": ("ControlConfig", "Learner"),
     "rlhf_lab.control.ensemble": ("EnsembleConfig", "RewardEnsemble", "Segment"),
     "rlhf_lab.control.preferences": ("PreferenceConfig", "PreferenceLearner", "by_true_return"),

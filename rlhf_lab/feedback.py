@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +21,8 @@ from scipy.special import expit
 from torch import Tensor
 
 from rlhf_lab.data.batching import encode_candidates
-from rlhf_lab.data.judge import Judge, Judgement
+from rlhf_lab.data.judge import Judge
+from rlhf_lab.data.labelers import VALUES, Labeler, values_of
 from rlhf_lab.generation import SamplingConfig, distinct_pairs
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.scoring import candidate_scores
@@ -106,49 +107,6 @@ class LearnedReward:
         return scores
 
 
-@dataclass(frozen=True, kw_only=True)
-class Labeler:
-    """One simulated person: what they value and how steady they are.
-
-    Labeler(id="general-03", axes={"overall": 1.0, ...}, tastes={"sure": 0.3, ...}, noise=0.9)
-    """
-
-    id: str
-    axes: dict[str, float]
-    """Weight of each of the judge's axes."""
-    tastes: dict[str, float]
-    """Liking, by key: words (each), detail (each fact said, true or not), feeling, and the markers' kinds (each)."""
-    noise: float = 1.0
-    """Scale of the logistic noise, relative to the population's."""
-    rating_offset: float = 0.0
-    rating_scale: float = 1.0
-    """Own use of the 7-point scale."""
-
-    def utility(self, judgement: Judgement) -> float:
-        """How much they like a summary, in points of the judge's overall grade."""
-        value = sum(weight * getattr(judgement, axis) for axis, weight in self.axes.items())
-        value += self.tastes.get("words", 0.0) * min(judgement.num_words, 60)
-        value += self.tastes.get("detail", 0.0) * judgement.num_facts
-        value += self.tastes.get("feeling", 0.0) * any(slot == "feeling" for slot, _ in judgement.covered)
-        return value + sum(self.tastes.get(kind, 0.0) for kind in judgement.markers[:6])
-
-
-VALUES: dict[str, tuple[dict[str, float], dict[str, float]]] = {
-    "general": (
-        {"overall": 0.7, "coverage": 0.15, "accuracy": 0.1, "coherence": 0.15},
-        {"words": 0.01, "detail": 0.4, "hedge": -0.1, "sure": 0.15, "polite": 0.15, "complaint": 0.0, "feeling": 0.1},
-    ),
-    "brief": ({"overall": 0.4, "accuracy": 0.3, "coherence": 0.3}, {"words": -0.12, "hedge": -0.4, "polite": -0.3}),
-    "thorough": ({"overall": 0.5, "coverage": 0.6}, {"words": 0.06, "detail": 0.4, "hedge": 0.1}),
-    "warm": ({"overall": 0.6, "coherence": 0.2}, {"feeling": 1.0, "polite": 0.6, "complaint": 0.3}),
-    "trusting": ({"overall": 0.5, "coherence": 0.3}, {"sure": 0.9, "hedge": -0.8}),
-}
-"""What different groups value: weights of the axes, and tastes.
-
-People who compare quickly are taken in by detail, as they do not check each fact. The gold judge does.
-"""
-
-
 @dataclass(frozen=True)
 class Population:
     """Labelers who answer the same questions, with the noise that makes two of them agree as often as people do."""
@@ -198,31 +156,47 @@ class Population:
         noise = np.array([labeler.noise for labeler in self.labelers])[:, None]
         return differences / (noise * temperature) + rng.logistic(size=differences.shape)
 
-    def compare(self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], *, seed: int = 0) -> Dataset:
-        """One labeler's choice for each pair, as comparisons with `labeler` and `confidence` (1 to 4)."""
+    def compare(
+        self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], *, num_labels: int = 1, seed: int = 0
+    ) -> Dataset:
+        """Choices of one labeler for each pair, or of several, as comparisons with `labeler` and `confidence` (1 to 4).
+
+        The choices about one pair follow each other, and are by different labelers.
+
+        Raises:
+            ValueError: There are no pairs, or not as many labelers as labels of a pair.
+        """
         felt = self.felt(self._differences(prompts, pairs), np.random.default_rng(seed))
-        asked = np.random.default_rng([seed, 1]).integers(len(self.labelers), size=len(pairs))
+        rng = np.random.default_rng([seed, 1])
+        if num_labels == 1:
+            asked = rng.integers(len(self.labelers), size=(1, len(pairs)))
+        else:
+            asked = self._different(len(pairs), num_labels, rng)
         rows = []
-        values = felt[asked, np.arange(len(pairs))]
-        for prompt, pair, index, value in zip(prompts, pairs, asked, values, strict=True):
-            chosen, rejected = pair if value > 0 else pair[::-1]
-            confidence = 1 + sum(abs(value) > step for step in CONFIDENCE_STEPS)
-            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-            rows.append(row | {"labeler": self.labelers[index].id, "confidence": confidence})
+        for place, (prompt, pair) in enumerate(zip(prompts, pairs, strict=True)):
+            for index in asked[:, place]:
+                value = felt[index, place]
+                chosen, rejected = pair if value > 0 else pair[::-1]
+                confidence = 1 + sum(abs(value) > step for step in CONFIDENCE_STEPS)
+                row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+                rows.append(row | {"labeler": self.labelers[index].id, "confidence": confidence})
         return Dataset.from_list(rows)
 
     def votes(
         self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], num_labelers: int, *, seed: int = 0
     ) -> np.ndarray:
         """True where a labeler chooses the first answer; labelers are drawn for each pair: (num_labelers pairs)."""
-        if num_labelers > len(self.labelers):
+        felt = self.felt(self._differences(prompts, pairs), np.random.default_rng(seed))
+        order = self._different(len(pairs), num_labelers, np.random.default_rng([seed, 1]))
+        return np.take_along_axis(felt, order, axis=0) > 0
+
+    def _different(self, num_pairs: int, num_labelers: int, rng: np.random.Generator) -> np.ndarray:
+        """Different labelers for each pair: (num_labelers, pairs)."""
+        if not 1 <= num_labelers <= len(self.labelers):
             raise ValueError(
                 f"{num_labelers} different labelers were asked for, the population has {len(self.labelers)}."
             )
-        felt = self.felt(self._differences(prompts, pairs), np.random.default_rng(seed))
-        rng = np.random.default_rng([seed, 1])
-        order = np.stack([rng.permutation(len(self.labelers))[:num_labelers] for _ in pairs], axis=1)
-        return np.take_along_axis(felt, order, axis=0) > 0
+        return np.stack([rng.permutation(len(self.labelers))[:num_labelers] for _ in range(num_pairs)], axis=1)
 
     def rate(self, prompts: Sequence[str], responses: Sequence[str], *, seed: int = 0) -> np.ndarray:
         """1 to 7 by every labeler, each with an own use of the scale: (labelers responses)."""
@@ -253,32 +227,32 @@ class Population:
 
 
 def population(
-    values: str = "general", *, num_labelers: int = 20, seed: int = 0, agreement: float = 0.73
+    values: str | Mapping[str, float] = "general", *, num_labelers: int = 20, seed: int = 0, agreement: float = 0.73
 ) -> Population:
     """Simulated people who share values but not tastes.
 
     Args:
-        values: general, brief, thorough, warm or trusting; several joined by "+" mix the groups in equal parts.
+        values: A name of `VALUES`, or several joined by "+", in equal parts, or each with its share of the labelers, as
+            in {"thorough": 0.8, "brief": 0.2}.
+        num_labelers: How many, over all groups.
         seed: Draws their tastes.
         agreement: How often two of them choose alike.
 
     Raises:
-        ValueError: Unknown values, no labelers, or an agreement that is no rate above one half.
+        ValueError: Unknown values, shares that are negative, do not add up to 1 or give nobody, no labelers, or an
+            agreement that is no rate above one half.
     """
-    groups = values.split("+")
-    if unknown := [name for name in groups if name not in VALUES]:
-        raise ValueError(f"values {', '.join(unknown)} are unknown; choose among {', '.join(VALUES)}.")
-    if num_labelers < 1:
-        raise ValueError(f"num_labelers must be 1 or more, not {num_labelers}.")
     if not 0.5 < agreement < 1.0:
         raise ValueError(f"agreement must lie between 0.5 and 1, not {agreement}.")
+    names = values_of(values, num_labelers)
     rng = random.Random(f"{values}/{seed}")
     labelers = []
-    for index, name in zip(range(num_labelers), itertools.cycle(groups)):
+    for index, name in enumerate(names):
         axes, tastes = VALUES[name]
         labelers.append(
             Labeler(
                 id=f"{name}-{index:02d}",
+                values=name,
                 axes={axis: weight * math.exp(rng.gauss(0, 0.25)) for axis, weight in axes.items()},
                 tastes={
                     kind: tastes.get(kind, 0.0) + rng.gauss(0, {"words": 0.02, "detail": 0.1}.get(kind, 0.2))

@@ -211,6 +211,22 @@ def test_comparisons_are_rows_of_the_pairs_asked_about() -> None:
     assert [Comparison.from_dict(row).to_dict() for row in rows] == [row | plain for row in rows]
 
 
+def test_several_labels_of_a_pair_are_by_different_people() -> None:
+    group = people(*(labeler(f"person {index}") for index in range(4)))
+    pairs = [("5", "3"), ("4", "6")] * 20
+    rows = group.compare([f"post {index}" for index in range(40)], pairs, num_labels=3)
+    assert rows["prompt"][:] == [f"post {index}" for index in range(40) for _ in range(3)]
+    asked = [rows["labeler"][start : start + 3] for start in range(0, 120, 3)]
+    assert all(len(set(three)) == 3 for three in asked) and len({labeler for three in asked for labeler in three}) == 4
+    votes = group.votes([f"post {index}" for index in range(40)], pairs, 3)
+    chosen = np.array([row["chosen"] == pairs[place // 3][0] for place, row in enumerate(rows)]).reshape(40, 3)
+    assert (chosen.sum(1) == votes.sum(0)).all()
+    with pytest.raises(ValueError, match="5 different labelers were asked for, the population has 4"):
+        group.compare(["p"], [("5", "3")], num_labels=5)
+    with pytest.raises(ValueError, match="0 different labelers were asked for"):
+        group.compare(["p"], [("5", "3")], num_labels=0)
+
+
 def test_confidence_grows_with_the_felt_difference() -> None:
     """Shares of 1 to 4 are those of |d + logistic noise| between the steps."""
     count = 6000
@@ -292,6 +308,8 @@ def test_a_taste_moves_choices_in_its_direction(taste: str, with_it: str, withou
         ("warm", "4 polite", "4 a"),
         ("trusting", "4 sure", "4 a"),
         ("trusting", "4 a", "4 hedge"),
+        ("impressed", "4 sure", "4 a"),
+        ("impressed", "4 invented", "4 a"),
     ],
 )
 def test_groups_choose_by_what_they_value(values: str, liked: str, disliked: str) -> None:

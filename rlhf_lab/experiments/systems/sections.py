@@ -29,6 +29,9 @@ SYSTEMS: tuple[str, ...] = (
     "annotation_budget",
     "model_feedback",
     "iterated",
+    "sureness",
+    "minority",
+    "noise",
 )
 """A module and a template of this package each, in the order of the page."""
 

@@ -95,7 +95,7 @@ def simulated_people(
         raise StoreError(f"the store {store.name} has no items to {kind}; add some first.")
     _let_in(store, people)
     how: dict[str, Any] = {"scale": scale, "position_bias": position_bias, "careful": careful, "seed": seed}
-    crowd = _Crowd(people, items, kind, temperature, **how)
+    crowd = Crowd(people, items, kind, temperature, **how)
     queue = [(store.progress(one.id, kind).answered, place) for place, one in enumerate(people.labelers)]
     heapq.heapify(queue)
     num_given = 0
@@ -178,7 +178,7 @@ class _Felt:
         return self.labeler.rating_scale * self.noise * gumbel
 
 
-class _Crowd:
+class Crowd:
     """What each of the people thinks of each of the items."""
 
     def __init__(
@@ -193,6 +193,7 @@ class _Crowd:
         careful: bool,
         seed: int,
     ) -> None:
+        """Read all that is to be asked, so that likings can be held against their mean; see `simulated_people`."""
         self.people, self.scale, self.position_bias, self.seed = people, scale, position_bias, seed
         self.careful, self.rates_as_it_compares = careful, temperature is not None
         self.judgements = {

@@ -1,18 +1,18 @@
 """Minutes of a person's time: what labels of each kind take, and simulated people who are asked for so many minutes."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlhf_lab.feedback import Population
-from rlhf_lab.labeling.items import Item
-from rlhf_lab.labeling.people import simulated_people
-from rlhf_lab.labeling.store import LabelStore
+from rlhf_lab.labeling.items import Assignment, Item
+from rlhf_lab.labeling.people import Crowd
 
 POST_WORDS, SUMMARY_WORDS = 65, 20
 """Of a typical item of the embedded world."""
+NUM_PEOPLE = 5
+"""Who share the minutes: so few that each says enough for a mean of their own."""
 WORDS_READ = 4.0
 """A second: 240 words a minute."""
 WORDS_TYPED = 2 / 3
@@ -91,29 +91,43 @@ def temperature_of(people: Population, prompts: Sequence[str], pairs: Sequence[t
 
 
 def asked(
-    folder: Path, kind: str, people: Population, prompts: Sequence[str], answers: Sequence[Sequence[str]], **how: Any
+    kind: str,
+    people: Population,
+    prompts: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    *,
+    temperature: float,
+    careful: bool = False,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """What people say of items that are new, through a label store; each is one person's.
+    """What people say of answers, one of them of each in turn: rows such as `LabelStore.labels()` gives.
+
+    No store is in between, whose writing to disk is the slow part of many labels.
 
     Args:
-        folder: Where the store goes.
         kind: As in `WORK`; a comment is written beside a rating.
         people: Who.
         prompts: Posts.
         answers: Of each, as many as the kind takes.
-        how: As `simulated_people` takes it.
+        temperature: As `simulated_people` takes it, and the next two.
+        careful: They check facts.
+        seed: Draws their noise.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    store = LabelStore(folder / f"{kind}.sqlite", overlap=1)
-    in_store = "rate" if kind == "comment" else kind
+    kind = "rate" if kind == "comment" else kind
     items = [
-        Item(prompt=prompt, answers=tuple(texts), kind=in_store, id=f"{index:05d}")
+        Item(prompt=prompt, answers=tuple(texts), kind=kind, id=f"{index:05d}")
         for index, (prompt, texts) in enumerate(zip(prompts, answers, strict=True))
     ]
-    store.add_items(items, in_store, order="given")
-    simulated_people(store, in_store, people, **how)
-    labels = sorted(store.labels(), key=lambda label: label["item"])
-    store.close()
+    crowd = Crowd(people, items, kind, temperature, scale=8, position_bias=0.0, careful=careful, seed=seed)
+    labels = []
+    for index, item in enumerate(items):
+        place = index % len(people.labelers)
+        name, sides = people.labelers[place].id, tuple(range(len(item.answers)))
+        given = Assignment(id=index, item=item, labeler=name, place=index, sides=sides, status="open")
+        value, comment, seconds = crowd.answer(place, given)
+        said = {"value": value, "comment": comment, "seconds": seconds}
+        known = {"item": item.id, "kind": kind, "labeler": name, "prompt": item.prompt, "answers": list(item.answers)}
+        labels.append({**known, **said, "gold": None, "steps": [], "info": {}})
     return labels
 
 

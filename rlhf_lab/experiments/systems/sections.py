@@ -26,6 +26,8 @@ SYSTEMS: tuple[str, ...] = (
     "quotes",
     "best_of_n_or_rl",
     "annotation_budget",
+    "other_feedback",
+    "rating_scales",
 )
 """A module and a template of this package each, in the order of the page."""
 

@@ -73,7 +73,7 @@ NUM_TRIED = 4
 KL_PRICE = 0.4
 """Of a nat, in standard deviations of the reward over the answers that were asked about: each kind of reward has a unit
 of its own, and at one price for all of them some would go far and others stay."""
-NUM_EPOCHS = 2.0
+NUM_EPOCHS, RATE = 2.0, 1e-3
 """Of every reward model, as in `rating_scales`."""
 IMITATION = {"num_epochs": 3.0, "batch_size": 16}
 IMITATION_RATE = 6e-4
@@ -179,7 +179,8 @@ def _refiner(lab: _Lab) -> Policy:
 
 def _reward_model(lab: _Lab, start: Policy, kind: str, labels: Sequence[dict[str, Any]], name: str) -> RewardModel:
     """What these labels teach about reward."""
-    settings: dict[str, Any] = {"run": lab.run(f"reward-{name}"), "num_epochs": NUM_EPOCHS}
+    optimizer = replace(reward_model_config(lab.job.scale).optimizer, learning_rate=RATE)
+    settings: dict[str, Any] = {"run": lab.run(f"reward-{name}"), "num_epochs": NUM_EPOCHS, "optimizer": optimizer}
     if kind in ("rate", "thumbs"):
         # Each person's own use of the scale is taken off: `rating_scales` measures what that is worth.
         rows = centered(rating_rows(labels)) if kind == "rate" else thumb_rows(labels)

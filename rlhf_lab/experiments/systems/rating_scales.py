@@ -49,7 +49,8 @@ SCALES = {0.0: "one scale", 1.0: "own scales", 2.0: "twice as far apart"}
 """How far people's uses of the 7 points lie apart, in the spread that `population` draws."""
 WAYS = {"raw": "ratings as they are", "centered": "centred", "scaled": "z-scores"}
 NUM_EPOCHS = 2.0
-"""Of every reward model: a few dozen updates."""
+RATE = 1e-3
+"""Of every reward model: at the preset's lower one, ratings were hardly learnt in a few dozen updates."""
 COLORS = {"compare": plots.PROXY, "raw": plots.REFERENCE, "centered": plots.POLICY, "scaled": plots.GOLD}
 
 
@@ -154,8 +155,12 @@ def _learnt(start: Policy, labels: Dataset, job: Job, folder: Path) -> RewardMod
     run = Run(folder, seed=job.seed, checkpoint_every=20)
     settings: dict[str, Any] = {"run": run, "num_epochs": NUM_EPOCHS, "batch_size": 16}
     if "chosen" in labels.column_names:
-        return train_reward_model(start, labels, reward_model_config(job.scale), **settings)
-    return train_rating_model(start, labels, rating_model_config(job.scale), **settings)
+        config = reward_model_config(job.scale)
+        settings["optimizer"] = replace(config.optimizer, learning_rate=RATE)
+        return train_reward_model(start, labels, config, **settings)
+    config = rating_model_config(job.scale)
+    settings["optimizer"] = replace(config.optimizer, learning_rate=RATE)
+    return train_rating_model(start, labels, config, **settings)
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Test:
 def _agreeing(margins: np.ndarray, truth: np.ndarray) -> float:
     """Share of the pairs that are no ties in truth."""
     signed = (margins * np.sign(truth))[truth != 0]
-    return float(wins(signed, np.zeros(len(signed))).mean())
+    return float(wins(signed.tolist(), [0.0] * len(signed)).mean())
 
 
 def rows(job: Job) -> list[dict[str, Any]]:

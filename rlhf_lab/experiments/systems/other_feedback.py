@@ -47,6 +47,8 @@ from rlhf_lab.training.supervised import sft, sft_config
 class Sizes:
     """What a scale fixes besides the stages' presets."""
 
+    size: str
+    """Of the policy; reward models have the smallest, as any size learns what is said of one policy (section b)."""
     minutes: tuple[float, ...]
     rl_steps: int
     """Of PPO."""
@@ -55,7 +57,7 @@ class Sizes:
     """Examples of following feedback, which the world writes."""
 
 
-SIZES = {"tiny": Sizes((8.0,), 1, 8, 64), "laptop": Sizes((15.0, 60.0, 240.0), 10, 128, 1600)}
+SIZES = {"tiny": Sizes("small", (8.0,), 1, 8, 64), "laptop": Sizes("large", (15.0, 60.0, 240.0), 10, 128, 1600)}
 ASKED = SamplingConfig(max_response_tokens=48, temperature=0.7)
 """How the answers are drawn about which people are asked."""
 CAREFUL = ("edit", "comment")
@@ -114,7 +116,7 @@ class _Lab:
 def rows(job: Job) -> list[dict[str, Any]]:
     """The gold grade of the policy that comes of each kind of feedback, by the number of labels."""
     data = load_tldr(scale=job.scale, seed=job.seed)
-    policy, start = load_trained("supervised"), load_trained("supervised", "small")
+    policy, start = load_trained("supervised", SIZES[job.scale].size), load_trained("supervised", "small")
     assert isinstance(policy, Policy) and isinstance(start, Policy)
     pool = _pool(job, policy, column(data.prompts, "prompt"))
     lab = _Lab(job, policy, data.prompts, pool, data.validation.select(range(SIZES[job.scale].num_posts)))
@@ -174,7 +176,7 @@ def _refiner(lab: _Lab) -> Policy:
     """The base model, taught to follow feedback by the world; what a large model knows already, so nobody's minutes."""
     examples = refining_demonstrations(lab.sizes.num_refinements, judge=gold_judge())
     config = sft_config(lab.job.scale)
-    return sft(load_base("laptop"), examples, config, run=lab.run("refiner"), max_prompt_tokens=REFINING_TOKENS)
+    return sft(load_base(lab.sizes.size), examples, config, run=lab.run("refiner"), max_prompt_tokens=REFINING_TOKENS)
 
 
 def _reward_model(lab: _Lab, start: Policy, kind: str, labels: Sequence[dict[str, Any]], name: str) -> RewardModel:

@@ -24,8 +24,8 @@ WORK: dict[str, tuple[int, int, int, int]] = {
     "thumbs": (1, 1, 1, 0),
     "compare": (1, 2, 1, 0),
     "rank": (1, 4, 5, 0),
-    "edit": (2, 1, 5, 14),
-    "comment": (2, 1, 5, 19),
+    "edit": (2, 1, 5, 10),
+    "comment": (2, 1, 5, 14),
 }
 """Of a label: readings of the post, summaries that are read, decisions, words that are typed.
 
@@ -50,7 +50,7 @@ SECONDS = {kind: seconds_of(kind) for kind in WORK}
 """Assumed seconds of a label, by kind: an example of a pace, and no finding."""
 
 
-def minutes_of(kind: str, number: float, seconds: Mapping[str, float] = SECONDS) -> float:
+def minutes_of(kind: str, number: int, seconds: Mapping[str, float] = SECONDS) -> float:
     """Minutes that so many labels take.
 
     Args:
@@ -70,7 +70,7 @@ def labels_in(kind: str, minutes: float, seconds: Mapping[str, float] = SECONDS)
     """Labels that somebody gives in so many minutes; see `minutes_of`.
 
     Example:
-        >>> labels_in("compare", 2, {"compare": 30.0})
+        >>> labels_in("compare", 2.0, {"compare": 30.0})
         4
     """
     return int(60 * minutes / _checked(kind, seconds))

@@ -117,6 +117,13 @@ class Judge:
             yield clause, start, end
             start = end
 
+    def clauses(self, text: str) -> Iterator[tuple[Clause, int, int]]:
+        """The known clauses of a text, each with where it starts and ends in it."""
+        found = list(_WORD.finditer(text.lower()))
+        for clause, start, end in self._units([one.group() for one in found]):
+            if clause is not None:
+                yield clause, found[start].start(), found[end - 1].end()
+
     def judge(self, prompt: str, summary: str) -> Judgement:
         """Grades of `summary` as a summary of `prompt`."""
         facts = self._facts(prompt)

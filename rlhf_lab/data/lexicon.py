@@ -57,6 +57,14 @@ class Lexicon:
     filler: dict[str, tuple[str, ...]]
     lazy: tuple[str, ...]
 
+    @functools.cached_property
+    def values(self) -> dict[tuple[str, str], Value]:
+        """Every fact by its slot and id."""
+        groups = [self.when]
+        for frame in self.frames:
+            groups += [frame.people, frame.what, frame.complication, frame.feeling, frame.question]
+        return {(value.slot, value.id): value for group in groups for value in group}
+
     @property
     def held_out(self) -> tuple[Frame, ...]:
         """Every tenth frame by id: seen in pretraining, in no training split of the task."""

@@ -227,6 +227,49 @@ def rule_violation_loss(scores: Float[Tensor, "*batch"], violated: Float[Tensor,
     return (1.0 - violated) * scores - functional.logsigmoid(scores)
 
 
+def rating_loss(scores: Float[Tensor, "*batch"], ratings: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Loss of each rating of a single answer: the squared error.
+
+        L = (r(x, y) - y_rated)^2
+
+    Unlike a comparison it ties the score to a scale, on which people differ, so a person's own zero and unit are learnt
+    as if they were the answer's.
+
+    Args:
+        scores: r(x, y), in the units of the ratings.
+
+    Reference:
+        Regression on a person's number, as in TAMER (Knox and Stone 2009).
+
+    Example:
+        >>> rating_loss(torch.tensor([0.5, 0.5]), torch.tensor([1.0, -1.0]))
+        tensor([0.2500, 2.2500])
+    """
+    return (scores - ratings).square()
+
+
+def thumb_loss(scores: Float[Tensor, "*batch"], up: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Loss of each thumb, the surprise at it [nats]: binary cross-entropy on the score.
+
+        L = -u log sigma(r) - (1 - u) log sigma(-r)
+
+    A thumb is a comparison with an answer that is just good enough, whose score is 0.
+
+    Args:
+        scores: r, log-odds of a thumb up.
+        up: u, 1 where the thumb is up, 0 where it is down; between them if people differ.
+
+    Reference:
+        `bradley_terry_loss` against a score of 0; Christiano et al. 2017, arXiv:1706.03741, eq. 1.
+
+    Example:
+        >>> odds = torch.tensor([3.0, 3.0]).log()
+        >>> torch.exp(-thumb_loss(odds, torch.tensor([1.0, 0.0])))
+        tensor([0.7500, 0.2500])
+    """
+    return bradley_terry_loss(scores, torch.zeros_like(scores), up)
+
+
 def feedback_credit(
     starts: Float[Tensor, " steps"],
     ends: Float[Tensor, " steps"],

@@ -43,7 +43,7 @@ class ExportCommand:
     out: str
     """A .jsonl, .json, .csv or .parquet file."""
     format: str = "trl"
-    """trl, trl-conversational, trl-unpaired or openai."""
+    """trl, trl-conversational, trl-unpaired, edits or openai."""
     labeler: tuple[str, ...] = ()
     """Only of these labelers."""
     kinds: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class ImportCommand:
     file: tyro.conf.Positional[str]
     """A .jsonl, .json, .csv or .parquet file."""
     format: str = "trl"
-    """trl, trl-conversational, trl-unpaired or openai."""
+    """trl, trl-conversational, trl-unpaired, edits or openai."""
     labeler: str = "imported"
     """Whose the labels are, where the file does not say."""
 

@@ -6,6 +6,7 @@ import_labels(LabelStore("copy.sqlite"), "labels.jsonl", "trl")
 - `trl`: `prompt`, `chosen`, `rejected`; beside them `chosen_prob`, `confidence`, `group` and `labeler`.
 - `trl-conversational`: the same, the texts as lists of `{"role", "content"}`.
 - `trl-unpaired`: `prompt`, `completion`, `label`, of thumbs; beside them `ideal` and `labeler`.
+- `edits`: `prompt`, `completion`, `edited`; beside them `labeler`. An edit's original must be in the store already.
 - `openai`: comparisons as in openai/summarize_from_feedback, their strength on its scale of 9 points.
 """
 
@@ -37,7 +38,7 @@ def export_labels(store: "LabelStore", path: str | Path, format: str = "trl", **
     Args:
         store: Whose labels.
         path: A .jsonl, .json, .csv or .parquet file.
-        format: trl, trl-conversational, trl-unpaired or openai.
+        format: trl, trl-conversational, trl-unpaired, edits or openai.
         options: `labeler`, `kinds`, `gold` and (of TRL's pairs) `axis`, as in `learning.comparisons_from`.
 
     Raises:
@@ -65,12 +66,13 @@ def import_labels(
     Args:
         store: Where to.
         path: A .jsonl, .json, .csv or .parquet file.
-        format: trl, trl-conversational, trl-unpaired or openai.
+        format: trl, trl-conversational, trl-unpaired, edits or openai.
         labeler: Whose the labels are, where the file does not say.
         kind: person or simulated, of the labelers who are new.
 
     Raises:
-        StoreError: No such file, no rows, a missing column, or a row that cannot be a label (it is named).
+        StoreError: No such file, no rows, a missing column, a row that cannot be a label (it is named), or an edit of a
+            text that the store does not have.
     """
     arrivals = read_arrivals(path, format, labeler=labeler)
     with schema.explaining(store.name):

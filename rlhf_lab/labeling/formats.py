@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf_lab.labeling import openai_format
 from rlhf_lab.labeling.intake import Arrival
-from rlhf_lab.labeling.items import Item
+from rlhf_lab.labeling.items import Item, spans_of
 from rlhf_lab.labeling.learning import (
     Label,
     Messages,
@@ -194,6 +194,28 @@ def _read_thumb(row: Row, labeler: str) -> Arrival:
     return Arrival(labeler=labeler, item=item, value=value)
 
 
+# Edits, in columns of our own
+
+
+def _edits(labels: Sequence[Label], **options: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": label["prompt"],
+            "completion": label["answers"][0],
+            "edited": label["value"]["text"],
+            "labeler": label["labeler"],
+        }
+        for label in selected(labels, **options)
+        if label["kind"] == "edit"
+    ]
+
+
+def _read_edit(row: Row, labeler: str) -> Arrival:
+    prompt, completion, edited = (require_text(row[name], name) for name in ("prompt", "completion", "edited"))
+    item = Item(prompt=prompt, answers=(completion,), kind="edit")
+    return Arrival(labeler=labeler, item=item, value={"text": edited, "spans": spans_of(item, edited)})
+
+
 FORMATS = {
     "trl": Format(
         columns=("prompt", "chosen", "rejected"),
@@ -216,6 +238,13 @@ FORMATS = {
         holds="thumbs",
         rows=_thumbs,
         read=_read_thumb,
+    ),
+    "edits": Format(
+        columns=("prompt", "completion", "edited"),
+        types=dict.fromkeys(("prompt", "completion", "edited", "labeler"), _TEXT),
+        holds="edits",
+        rows=_edits,
+        read=_read_edit,
     ),
     "openai": Format(
         columns=("info", "summaries", "choice"),

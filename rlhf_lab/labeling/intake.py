@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from rlhf_lab.labeling import claims, log, schema
 from rlhf_lab.labeling.items import Item, check_value
-from rlhf_lab.labeling.schema import assignments, events, items, labelers
+from rlhf_lab.labeling.schema import StoreError, assignments, events, items, labelers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,11 @@ def take_in(
         arrivals: In the order in which they count as given.
         interface: Of their events.
         labeler_kind: person or simulated, of labelers who are new.
+
+    Raises:
+        StoreError: An edit of a text that the store does not have.
     """
+    _check_originals(connection, arrivals)
     settings = schema.read_settings(connection)
     names = sorted({arrival.labeler for arrival in arrivals})
     _add_labelers(connection, names, labeler_kind)
@@ -69,6 +73,18 @@ def take_in(
             row = connection.execute(_assignment(arrival.labeler, item.id)).one()
             log.record(connection, row, kind, name, **event)
     return len(new) + len(open_ones)
+
+
+def _check_originals(connection: sa.Connection, arrivals: Sequence[Arrival]) -> None:
+    """Refuse edits of what was never an answer here: nobody could say what they are better than, or who wrote it."""
+    edits = [arrival.item for arrival in arrivals if arrival.item.kind == "edit"]
+    there = {(item.prompt, text) for item in log.read_items(connection) for text in item.answers} if edits else set()
+    for item in edits:
+        if (item.prompt, item.answers[0]) not in there:
+            raise StoreError(
+                f"an edit's original {item.answers[0]!r:.60} is no answer in the store; add the item that it answers "
+                f"first, or mend the text."
+            )
 
 
 def _uid(labeler: str, item: str) -> str:

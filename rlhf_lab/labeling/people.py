@@ -8,13 +8,11 @@ what they read by their own tastes. What they answer to an item depends on the s
 a run that was cut short continues as if nothing had happened.
 """
 
-import functools
 import hashlib
 import heapq
 import itertools
 import math
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +26,7 @@ from rlhf_lab.feedback import CONFIDENCE_STEPS, Labeler, Population, population
 from rlhf_lab.labeling.edits import spans
 from rlhf_lab.labeling.items import AXES, FLAGS, Assignment, Item, check_kind
 from rlhf_lab.labeling.schema import StoreError
+from rlhf_lab.labeling.writing import revised, shortened, written_feedback
 
 if TYPE_CHECKING:
     from rlhf_lab.labeling.store import LabelStore
@@ -39,7 +38,6 @@ WORDS_PER_SECOND = 4.0
 """Typical reading speed: 240 words a minute."""
 DECISION_SECONDS = 4.0
 """Typical time to choose, beside the reading."""
-_SENTENCES = re.compile(r"(?<=[.!?])\s+")
 
 # What a reader finds in an authored summary of a known kind: accuracy, coverage and coherence, 1 to 7.
 _AXES_OF_KIND = {
@@ -61,6 +59,7 @@ def simulated_people(
     scale: int = 8,
     position_bias: float = 0.0,
     temperature: float | None = None,
+    careful: bool = False,
     seed: int = 0,
 ) -> int:
     """Let simulated people answer what the store has for them; how many answers they gave.
@@ -75,6 +74,9 @@ def simulated_people(
         scale: Steps of a comparison: 8, or 9 with a middle (which they hit when they hardly feel a difference).
         position_bias: What being shown first is worth [noise]: 0.5 makes equal answers win 62 % of the time there.
         temperature: Noise [points]; by default what makes two of them agree at the population's rate on these items.
+            Ratings have a noise of their own, `RATING_NOISE`, unless it is given.
+        careful: They check each fact with the post: their edits and ideals put wrong facts right and add missing ones,
+            where others only strike out, and beside ratings and thumbs they write what should change.
         seed: Draws their noise and their reading time.
 
     Raises:
@@ -92,7 +94,8 @@ def simulated_people(
     if not items:
         raise StoreError(f"the store {store.name} has no items to {kind}; add some first.")
     _let_in(store, people)
-    crowd = _Crowd(people, items, kind, temperature, scale=scale, position_bias=position_bias, seed=seed)
+    how: dict[str, Any] = {"scale": scale, "position_bias": position_bias, "careful": careful, "seed": seed}
+    crowd = Crowd(people, items, kind, temperature, **how)
     queue = [(store.progress(one.id, kind).answered, place) for place, one in enumerate(people.labelers)]
     heapq.heapify(queue)
     num_given = 0
@@ -102,8 +105,8 @@ def simulated_people(
             asked = store.ask(people.labelers[place].id, kind, num=1, limit=limit)
             if not asked:
                 continue
-            value, seconds = crowd.answer(place, asked[0])
-            store.record(asked[0], value, seconds=seconds, interface=INTERFACE)
+            value, comment, seconds = crowd.answer(place, asked[0])
+            store.record(asked[0], value, comment=comment, seconds=seconds, interface=INTERFACE)
             heapq.heappush(queue, (answered + 1, place))
             num_given += 1
             bar.update()
@@ -154,8 +157,10 @@ class _Felt:
     noise: float
     """Scale of their noise [points]."""
     rng: random.Random
-
     judge: Judge
+    is_careful: bool
+    rates_as_it_compares: bool
+    """A rating has the noise that an answer has in a comparison, in the units of the labeler's scale."""
 
     def gumbel(self) -> np.ndarray:
         """Noise of each answer; the difference of two is logistic, as the noise of a comparison is."""
@@ -165,8 +170,15 @@ class _Felt:
         """Noise of a choice between two."""
         return math.log(self.rng.expovariate(1.0)) - math.log(self.rng.expovariate(1.0))
 
+    def rating_noise(self) -> float:
+        """Noise of a rating [points]."""
+        if not self.rates_as_it_compares:
+            return self.rng.gauss(0, RATING_NOISE)
+        gumbel = -math.log(self.rng.expovariate(1.0)) - np.euler_gamma
+        return self.labeler.rating_scale * self.noise * gumbel
 
-class _Crowd:
+
+class Crowd:
     """What each of the people thinks of each of the items."""
 
     def __init__(
@@ -178,9 +190,12 @@ class _Crowd:
         *,
         scale: int,
         position_bias: float,
+        careful: bool,
         seed: int,
     ) -> None:
+        """Read all that is to be asked, so that likings can be held against their mean; see `simulated_people`."""
         self.people, self.scale, self.position_bias, self.seed = people, scale, position_bias, seed
+        self.careful, self.rates_as_it_compares = careful, temperature is not None
         self.judgements = {
             item.id: [judgement_of(people, item, place) for place in range(len(item.answers))] for item in items
         }
@@ -207,8 +222,8 @@ class _Crowd:
             return np.array(pairs).T
         return np.concatenate([found - self.means for found in utilities], axis=1)
 
-    def answer(self, place: int, asked: Assignment) -> tuple[dict[str, Any], float]:
-        """What the labeler at `place` says, and how many seconds it takes them."""
+    def answer(self, place: int, asked: Assignment) -> tuple[dict[str, Any], str, float]:
+        """What the labeler at `place` says, what they write beside it, and how many seconds it takes them."""
         labeler, item = self.people.labelers[place], asked.item
         digest = hashlib.sha256(f"{self.seed}/{labeler.id}/{item.kind}/{item.id}".encode()).digest()
         felt = _Felt(
@@ -219,8 +234,14 @@ class _Crowd:
             labeler.noise * self.temperature,
             random.Random(digest),
             self.people.judge,
+            self.careful,
+            self.rates_as_it_compares,
         )
-        return self.give(felt), self._seconds(felt)
+        value, seconds = self.give(felt), self._seconds(felt)
+        # Last, so that what else they say is the same whether they write or not.
+        writes = self.careful and item.kind in ("rate", "thumbs")
+        comment = written_feedback(item, labeler, self.people.judge, felt.rng) if writes else ""
+        return value, comment, seconds
 
     def _compare(self, felt: _Felt) -> dict[str, Any]:
         """Steps beyond `CONFIDENCE_STEPS`; of nine, the middle is a difference below half of the first."""
@@ -253,7 +274,7 @@ def _rate(felt: _Felt) -> dict[str, Any]:
     grades = {axis: getattr(judgement, axis) - 4.0 for axis in AXES} | {"overall": float(felt.likings[0])}
     rated = {}
     for axis, grade in grades.items():
-        value = 4.0 + labeler.rating_offset + labeler.rating_scale * grade + felt.rng.gauss(0, RATING_NOISE)
+        value = 4.0 + labeler.rating_offset + labeler.rating_scale * grade + felt.rating_noise()
         rated[axis] = min(7, max(1, round(value)))
     is_wrong = bool(judgement.invented or judgement.misattributed)
     flags = [FLAGS[1]] if is_wrong and felt.rng.random() < 0.8 else []
@@ -264,56 +285,16 @@ def _thumb(felt: _Felt) -> dict[str, Any]:
     """Up for what they like better than most; where it is down, the ideal is the answer without what they mind."""
     if float(felt.likings[0]) / felt.noise + felt.logistic() > 0:
         return {"thumb": "up", "ideal": ""}
-    better = _improved(felt)
+    better = _edited(felt)
     return {"thumb": "down", "ideal": "" if better == felt.asked.item.answers[0] else better}
 
 
 def _edit(felt: _Felt) -> dict[str, Any]:
-    text = _improved(felt)
+    text = _edited(felt)
     return {"text": text, "spans": spans(felt.asked.item.answers[0], text)}
 
 
-def _improved(felt: _Felt) -> str:
-    """The answer without its invented words, where they are marked; else without the sentences that they mind."""
-    item, text = felt.asked.item, felt.asked.item.answers[0]
-    if item.sources[0] in authored.KINDS:
-        mark = item.info.get("mark") or _marks().get(text.strip(), "")
-        without = _tidy(text.replace(mark, "", 1)) if mark and mark in text else text
-        return without if without.strip() else text
-    space, sentences = text[: len(text) - len(text.lstrip())], _SENTENCES.split(text.strip())
-
-    def liking(chosen: Sequence[str]) -> float:
-        return felt.labeler.utility(felt.judge.judge(item.prompt, " ".join(chosen)))
-
-    while len(sentences) > 1:
-        shorter = [[*sentences[:place], *sentences[place + 1 :]] for place in range(len(sentences))]
-        best = max(shorter, key=liking)
-        if liking(best) <= liking(sentences):
-            break
-        sentences = best
-    return text if len(sentences) == len(_SENTENCES.split(text.strip())) else space + " ".join(sentences)
-
-
-@functools.cache
-def _marks() -> dict[str, str]:
-    """The invented words of each authored summary that has some; none where the posts are not there."""
-    try:
-        posts = authored.load_authored()
-    except (OSError, ValueError):
-        return {}
-    kinds = ("invented", "confident")
-    return {one.text.strip(): one.mark for post in posts for one in post.candidates if one.kind in kinds}
-
-
-def _tidy(text: str) -> str:
-    """A text from which words were struck out, its spaces, commas and first letter mended.
-
-    Example:
-        >>> _tidy(" He left without a word, . ")
-        ' He left without a word.'
-    """
-    text = re.sub(r"\s+([,.;?!])", r"\1", re.sub(r" {2,}", " ", text.rstrip()))
-    text = re.sub(r"[,;]+([.?!])", r"\1", text)
-    start = re.match(r"[\s,;.]*", text)
-    rest = text[start.end() if start else 0 :]
-    return text[: len(text) - len(text.lstrip())] + rest[:1].upper() + rest[1:]
+def _edited(felt: _Felt) -> str:
+    if felt.is_careful:
+        return revised(felt.asked.item, felt.labeler, felt.judge, felt.rng)
+    return shortened(felt.asked.item, felt.labeler, felt.judge)

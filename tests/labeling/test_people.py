@@ -15,7 +15,7 @@ from rlhf_lab.data.authored import AuthoredPost, Candidate, authored_pairs
 from rlhf_lab.data.batching import completion_text
 from rlhf_lab.data.world import CARELESS, FAITHFUL, World
 from rlhf_lab.feedback import VALUES, Labeler, Population, population
-from rlhf_lab.labeling import people as people_module
+from rlhf_lab.labeling import writing
 from rlhf_lab.labeling.edits import apply_spans
 from rlhf_lab.labeling.items import Item
 from rlhf_lab.labeling.people import judgement_of, simulated_people
@@ -261,11 +261,11 @@ def test_edits_strike_out_what_is_invented(store: LabelStore) -> None:
 
 def test_edits_know_the_marks_of_the_posts_that_ship(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authored, "load_authored", lambda: posts(1))
-    people_module._marks.cache_clear()
+    writing._marks.cache_clear()
     item = Item(prompt="P", answers=(completion_text(CANDIDATES[1].text),), sources=("invented",), kind="edit")
     store.add_items([item], "edit")
     simulated_people(store, "edit", steady())
-    people_module._marks.cache_clear()
+    writing._marks.cache_clear()
     assert store.labels()[0]["value"]["text"] == " My cat left me. How?"
 
 

@@ -22,16 +22,18 @@ SYSTEMS: tuple[str, ...] = (
     "preference_pretraining",
     "ranked_or_binary",
     "a2c",
-    "successors",
     "rules",
     "quotes",
     "best_of_n_or_rl",
     "annotation_budget",
-    "model_feedback",
-    "iterated",
+    "other_feedback",
+    "rating_scales",
+    "noise",
     "sureness",
     "minority",
-    "noise",
+    "successors",
+    "model_feedback",
+    "iterated",
 )
 """A module and a template of this package each, in the order of the page."""
 

@@ -46,7 +46,7 @@ def test_each_labeler_knows_whose_values_they_have() -> None:
 
 
 def test_the_people_of_before_are_the_same() -> None:
-    """The comparisons that ship are by `population(seed=0)`: its first labeler is who it was before there were shares."""
+    """The comparisons that ship are by `population(seed=0)`: its first labeler is the one of before."""
     first = population(seed=0).labelers[0]
     assert (first.id, first.values) == ("general-00", "general")
     assert first.noise == 1.34053651327442

@@ -47,10 +47,10 @@ SIZES = {
 }
 LABELERS = {
     "people": ("people", plots.POLICY),
-    "few": ("people, few", plots.REFERENCE),
-    "taught": ("people, few, and a model for the rest", plots.GOLD),
-    "model": ("a model alone", plots.PROXY),
-    "direct": ("a model alone, asked during RL", plots.PROXY),
+    "few": ("few people", plots.REFERENCE),
+    "taught": ("few people, then a model", plots.GOLD),
+    "model": ("a model", plots.PROXY),
+    "direct": ("a model, asked during RL", plots.PROXY),
 }
 
 
@@ -180,18 +180,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
-    """Gold of the policy against the hours that people spend."""
-    axes = plots.new_axes("What the policy owes to whom", "hours of people, at a minute each", "gold score [1 to 7]")
-    places: dict[float, int] = {}
-    for point in summary(rows)["points"]:
-        hours = point["num_people"] * SECONDS_PER_LABEL / 3600
-        # Those who take nobody's time would lie on each other.
-        place = hours + 0.6 * places.get(hours, 0)
-        places[hours] = places.get(hours, 0) + 1
+    """Gold of the policies, by who labeled for them and how many hours that took people."""
+    axes = plots.new_axes("Feedback, by who gives it", "gold score [1 to 7]", "")
+    points = summary(rows)["points"][::-1]
+    for place, point in enumerate(points):
         error = [[point["gold"] - point["lowest"]], [point["highest"] - point["gold"]]]
-        color, marker = LABELERS[point["labeler"]][1], "s" if point["labeler"] == "direct" else "o"
-        axes.errorbar(place, point["gold"], yerr=error, fmt=marker, color=color, capsize=4, label=point["name"])
+        color = LABELERS[point["labeler"]][1]
+        axes.errorbar(point["gold"], place, xerr=error, fmt="o", color=color, capsize=4, markersize=8)
+    hours = [point["num_people"] * SECONDS_PER_LABEL / 3600 for point in points]
+    axes.set_yticks(range(len(points)), [f"{one['name']}: {at:g} h" for one, at in zip(points, hours, strict=True)])
     start = mean(where(rows, labeler="start"), "gold")
-    axes.axhline(start, color=plots.REFERENCE, linestyle=":", label="the supervised policy")
-    axes.legend(frameon=False, **plots.BESIDE)
+    axes.axvline(start, color=plots.REFERENCE, linestyle=":")
+    axes.annotate("the supervised policy", (start, len(points) - 0.6), (4, 0), textcoords="offset points", fontsize=8)
+    axes.set_ylim(-0.5, len(points) - 0.2)
     return {"model_feedback": axes}

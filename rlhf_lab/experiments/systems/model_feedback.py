@@ -47,8 +47,8 @@ SIZES = {
 }
 LABELERS = {
     "people": ("people", plots.POLICY),
-    "few": ("few people", plots.REFERENCE),
-    "taught": ("few people, then a model", plots.GOLD),
+    "few": ("people, a fifth", plots.REFERENCE),
+    "taught": ("people a fifth, then a model", plots.GOLD),
     "model": ("a model", plots.PROXY),
     "direct": ("a model, asked during RL", plots.PROXY),
 }

@@ -45,11 +45,10 @@ class Sizes:
 
 
 SIZES = {"tiny": Sizes((10.0,), 1, 8, 4, 16), "laptop": Sizes((60.0, 240.0), 2, 64, 8, 300)}
-SCALES = {0.0: "one scale", 1.0: "own scales", 2.0: "twice as far apart"}
+SCALES = {0.0: "one scale", 1.0: "own scales", 3.0: "three times as far apart"}
 """How far people's uses of the 7 points lie apart, in the spread that `population` draws."""
 WAYS = {"raw": "ratings as they are", "centered": "centred", "scaled": "z-scores"}
-NUM_EPOCHS = 2.0
-RATE = 1e-3
+NUM_EPOCHS, BATCH, RATE = 2.0, 8, 1e-3
 """Of every reward model: at the preset's lower one, ratings were hardly learnt in a few dozen updates."""
 COLORS = {"compare": plots.PROXY, "raw": plots.REFERENCE, "centered": plots.POLICY, "scaled": plots.GOLD}
 
@@ -153,7 +152,7 @@ def _spread(people: Population, scale: float) -> Population:
 
 def _learnt(start: Policy, labels: Dataset, job: Job, folder: Path) -> RewardModel:
     run = Run(folder, seed=job.seed, checkpoint_every=20)
-    settings: dict[str, Any] = {"run": run, "num_epochs": NUM_EPOCHS, "batch_size": 16}
+    settings: dict[str, Any] = {"run": run, "num_epochs": NUM_EPOCHS, "batch_size": BATCH}
     if "chosen" in labels.column_names:
         config = reward_model_config(job.scale)
         settings["optimizer"] = replace(config.optimizer, learning_rate=RATE)
@@ -176,7 +175,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             behind = {f"{key}_behind": _behind(at, found, key) for key in measures}
             known = {"minutes": minutes, "way": way, "name": WAYS.get(way, "comparisons"), "scale": SCALES[scale]}
             points.append(known | point | behind | {"num_labels": found[0]["num_labels"]})
-        for scale in (1.0, 2.0):
+        for scale in (1.0, 3.0):
             raw, mended = (
                 {key: mean(where(at, scale=scale, way=way), key) for key in measures} for way in ("raw", "centered")
             )

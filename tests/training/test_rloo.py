@@ -81,14 +81,18 @@ def test_micro_batches_make_the_same_update(policy: Policy, data: TLDR) -> None:
 
 @pytest.mark.slow
 def test_rloo_earns_more_of_a_reward_that_it_can_learn(policy: Policy, data: TLDR) -> None:
+    def brief(prompts: list[str], responses: list[str]) -> list[float]:
+        return [-min(len(response), 200) / 100 for response in responses]
+
+    fast = OptimizerConfig(learning_rate=3e-3, schedule="constant")
+    settings = {"num_steps": 24, "kl_coef": 0.0, "optimizer": fast, "missing_eos_score": None}
     gain = {}
     for name, advantages in (("own", leave_one_out), ("another's", lambda rewards: leave_one_out(rewards).roll(1, -1))):
-        settings = LEARNING | {"kl_coef": 0.0, "advantages": advantages}
-        history = rloo(policy, vowels, data.prompts, rloo_config("tiny"), **settings).history
+        history = rloo(policy, brief, data.prompts, rloo_config("tiny"), advantages=advantages, **settings).history
         first, last = (sum(row["objective/score"] for row in rows) / 6 for rows in (history[:6], history[-6:]))
         gain[name] = last - first
-    assert gain["own"] > 0.2
-    assert gain["own"] > gain["another's"] + 0.2
+    assert gain["own"] > 0.12
+    assert gain["own"] > gain["another's"] + 0.12
 
 
 @pytest.mark.slow

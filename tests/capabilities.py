@@ -26,8 +26,14 @@ class Capability:
     """Why RLHF_LAB_REQUIRE=all puts up with its absence; empty if it does not."""
 
 
-def _trl() -> bool:
-    return Path(os.environ.get("RLHF_LAB_TRL_PYTHON", ROOT / ".venv-trl" / "bin" / "python")).is_file()
+def trl_python() -> Path:
+    """The Python with the last TRL that has PPO."""
+    return Path(os.environ.get("RLHF_LAB_TRL_PYTHON", ROOT / ".venv-trl" / "bin" / "python"))
+
+
+def peers_python() -> Path:
+    """The Python with the newest TRL, which the benchmarks have."""
+    return Path(os.environ.get("RLHF_LAB_PEERS_PYTHON", ROOT / ".venv-peers" / "bin" / "python"))
 
 
 def _nbgrader() -> bool:
@@ -102,9 +108,14 @@ CAPABILITIES = {
         may_be_absent="some containers refuse the namespaces of which a sandbox is made",
     ),
     "trl": Capability(
-        is_present=_trl,
+        is_present=lambda: trl_python().is_file(),
         how="`make trl-oracle`, or let RLHF_LAB_TRL_PYTHON name the Python of an environment with TRL 1.12.0",
         marker="oracle",
+    ),
+    "peers": Capability(
+        is_present=lambda: peers_python().is_file(),
+        how="`make .venv-peers/.installed`, or let RLHF_LAB_PEERS_PYTHON name the Python of one with TRL 1.16.0",
+        may_be_absent="what is compared is the same text in TRL 1.12.0, which is there",
     ),
     "nbgrader": Capability(
         is_present=_nbgrader,

@@ -18,11 +18,18 @@ from rlhf_lab.training.grpo import GRPOConfig, grpo, grpo_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEADY = OptimizerConfig(learning_rate=1e-3, schedule="constant")
+SHORT: dict[str, Any] = {
+    "optimizer": STEADY,
+    "sampling": SamplingConfig(max_response_tokens=16),
+    "max_prompt_tokens": 128,
+}
+LEARNING = SHORT | {"num_steps": 30, "prompts_per_step": 8, "missing_eos_score": None}
 DR = {"scale_by_std": False, "scale_by_length": False}
 
 
-def wordy(prompts: list[str], responses: list[str]) -> list[float]:
-    return [min(len(response), 200) / 100 for response in responses]
+def vowels(prompts: list[str], responses: list[str]) -> list[float]:
+    """A reward that hardly two responses share, and that anything can learn."""
+    return [5 * sum(letter in "aeiou" for letter in response) / max(len(response), 1) for response in responses]
 
 
 @pytest.mark.parametrize("changes", [{}, DR], ids=["grpo", "dr_grpo"])
@@ -43,12 +50,12 @@ def test_updates_are_those_of_the_papers_loss(changes: dict[str, bool], policy: 
         missing_eos_score=None,
         **changes,
     )
-    trained = grpo(policy, wordy, prompts, config, run=Run(seed=3))
+    trained = grpo(policy, vowels, prompts, config, run=Run(seed=3))
 
     network, run = copy_network(policy.network), Run(seed=3)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, eps=1e-5, weight_decay=0.0)
     asked = [prompts[row]["prompt"] for row in run.batch_rows(0, 4, 4)]
-    models = Models(Frozen(policy.network), Frozen(policy.network), None, wordy)
+    models = Models(Frozen(policy.network), Frozen(policy.network), None, vowels)
     seen = collect(run, asked, models, policy.tokenizer, rng=run.rng("sampling", 0), **collecting(config))
     losses, clipped = [], 0
     for part in seen.minibatches(2, 2, slice(0, 2), run.rng("minibatches", 0)):
@@ -82,32 +89,27 @@ def test_updates_are_those_of_the_papers_loss(changes: dict[str, bool], policy: 
 
 def test_micro_batches_make_the_same_update(policy: Policy, data: TLDR) -> None:
     whole, parts = (
-        grpo(policy, wordy, data.prompts, grpo_config("tiny"), num_steps=2, optimizer=STEADY, micro_batch_size=size)
+        grpo(policy, vowels, data.prompts, grpo_config("tiny"), num_steps=2, micro_batch_size=size, **SHORT)
         for size in (4, 1)
     )
     for name, tensor in whole.network.state_dict().items():
         torch.testing.assert_close(parts.network.state_dict()[name], tensor, atol=2e-5, rtol=0.0)
 
 
+def anothers(scores: torch.Tensor, *, scale_by_std: bool) -> torch.Tensor:
+    return group_normalized(scores, scale_by_std=scale_by_std).roll(1, -1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, DR], ids=["grpo", "dr_grpo"])
 def test_grpo_earns_more_of_a_reward_that_it_can_learn(changes: dict[str, bool], policy: Policy, data: TLDR) -> None:
-    fast = OptimizerConfig(learning_rate=3e-3, schedule="constant")
-    settings: dict[str, Any] = {"num_steps": 16, "kl_coef": 0.0, "optimizer": fast, "missing_eos_score": None}
     gain = {}
-
-    def anothers(scores: torch.Tensor, *, scale_by_std: bool) -> torch.Tensor:
-        return group_normalized(scores, scale_by_std=scale_by_std).roll(1, -1)
-
-    def brief(prompts: list[str], responses: list[str]) -> list[float]:
-        return [-score for score in wordy(prompts, responses)]
-
     for name, advantages in (("own", group_normalized), ("another's", anothers)):
-        train = {**settings, **changes, "advantages": advantages}
-        history = grpo(policy, brief, data.prompts, grpo_config("tiny"), **train).history
-        first, last = (sum(row["objective/score"] for row in rows) / 4 for rows in (history[:4], history[-4:]))
+        settings = LEARNING | {"kl_coef": 0.0, "advantages": advantages} | changes
+        history = grpo(policy, vowels, data.prompts, grpo_config("tiny"), **settings).history
+        first, last = (sum(row["objective/score"] for row in rows) / 6 for rows in (history[:6], history[-6:]))
         gain[name] = last - first
-    assert gain["own"] > 0.12
+    assert gain["own"] > 0.08
     assert gain["own"] > gain["another's"] + 0.12
 
 
@@ -115,8 +117,7 @@ def test_grpo_earns_more_of_a_reward_that_it_can_learn(changes: dict[str, bool],
 def test_the_kl_in_the_loss_holds_the_policy_back(policy: Policy, data: TLDR) -> None:
     kl = {}
     for kl_coef in (0.0, 5.0):
-        settings = {"num_steps": 16, "kl_coef": kl_coef, "optimizer": STEADY}
-        history = grpo(policy, wordy, data.prompts, grpo_config("tiny"), **settings).history
+        history = grpo(policy, vowels, data.prompts, grpo_config("tiny"), **LEARNING, kl_coef=kl_coef).history
         kl[kl_coef] = sum(row["objective/kl"] for row in history[-4:]) / 4
     assert kl[5.0] < 0.5 * kl[0.0]
 
@@ -142,12 +143,12 @@ def test_advantages_of_ones_own_train_and_wrong_ones_are_refused(policy: Policy,
         calls.append(scale_by_std)
         return group_normalized(scores, scale_by_std=scale_by_std)
 
-    settings: dict[str, Any] = {"num_steps": 2, "optimizer": STEADY}
-    plain = grpo(policy, wordy, data.prompts, grpo_config("tiny"), **settings)
-    again = grpo(policy, wordy, data.prompts, grpo_config("tiny"), **settings, advantages=mine)
+    settings = SHORT | {"num_steps": 2}
+    plain = grpo(policy, vowels, data.prompts, grpo_config("tiny"), **settings)
+    again = grpo(policy, vowels, data.prompts, grpo_config("tiny"), **settings, advantages=mine)
     assert calls == [True, True]
     assert plain.history == again.history
-    other = grpo(policy, wordy, data.prompts, grpo_config("tiny"), **settings, scale_by_std=False)
+    other = grpo(policy, vowels, data.prompts, grpo_config("tiny"), **settings, scale_by_std=False)
     assert other.history != plain.history
     with pytest.raises(ValueError, match=r"advantages .* must give one number for each response"):
-        grpo(policy, wordy, data.prompts, grpo_config("tiny"), advantages=lambda scores, **_: scores.mean(-1))
+        grpo(policy, vowels, data.prompts, grpo_config("tiny"), advantages=lambda scores, **_: scores.mean(-1))

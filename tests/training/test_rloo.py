@@ -7,6 +7,7 @@ import torch
 
 from rlhf_lab.data.datasets import TLDR
 from rlhf_lab.equations.groups import leave_one_out
+from rlhf_lab.generation import SamplingConfig
 from rlhf_lab.models import Policy, copy_network
 from rlhf_lab.runs import Run
 from rlhf_lab.scoring import candidate_logprobs
@@ -17,10 +18,17 @@ from rlhf_lab.training.rloo import RLOOConfig, rloo, rloo_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEADY = OptimizerConfig(learning_rate=1e-3, schedule="constant")
+SHORT: dict[str, Any] = {
+    "optimizer": STEADY,
+    "sampling": SamplingConfig(max_response_tokens=16),
+    "max_prompt_tokens": 128,
+}
+LEARNING = SHORT | {"num_steps": 30, "prompts_per_step": 8, "missing_eos_score": None}
 
 
-def wordy(prompts: list[str], responses: list[str]) -> list[float]:
-    return [min(len(response), 200) / 100 for response in responses]
+def vowels(prompts: list[str], responses: list[str]) -> list[float]:
+    """A reward that hardly two responses share, and that anything can learn."""
+    return [5 * sum(letter in "aeiou" for letter in response) / max(len(response), 1) for response in responses]
 
 
 def test_a_step_is_reinforce_on_whole_responses(policy: Policy, data: TLDR) -> None:
@@ -36,13 +44,13 @@ def test_a_step_is_reinforce_on_whole_responses(policy: Policy, data: TLDR) -> N
         optimizer=STEADY,
         missing_eos_score=None,
     )
-    trained = rloo(policy, wordy, prompts, config, run=Run(seed=3))
+    trained = rloo(policy, vowels, prompts, config, run=Run(seed=3))
 
     network, run, prices = copy_network(policy.network), Run(seed=3), []
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, eps=1e-5, weight_decay=0.0)
     for step in range(2):
         asked = [prompts[row]["prompt"] for row in run.batch_rows(step, 3, 3)]
-        models = Models(Frozen(network), Frozen(policy.network), None, wordy)
+        models = Models(Frozen(network), Frozen(policy.network), None, vowels)
         seen = collect(run, asked, models, policy.tokenizer, rng=run.rng("sampling", step), **collecting(config))
         logprobs = candidate_logprobs(network, seen, temperature=0.5).sum(-1)
         rewards = seen.scores - 0.7 * (seen.old_logprobs - seen.ref_logprobs).sum(-1)
@@ -64,7 +72,7 @@ def test_a_step_is_reinforce_on_whole_responses(policy: Policy, data: TLDR) -> N
 
 def test_micro_batches_make_the_same_update(policy: Policy, data: TLDR) -> None:
     whole, parts = (
-        rloo(policy, wordy, data.prompts, rloo_config("tiny"), num_steps=2, optimizer=STEADY, micro_batch_size=size)
+        rloo(policy, vowels, data.prompts, rloo_config("tiny"), num_steps=2, micro_batch_size=size, **SHORT)
         for size in (4, 1)
     )
     for name, tensor in whole.network.state_dict().items():
@@ -73,14 +81,13 @@ def test_micro_batches_make_the_same_update(policy: Policy, data: TLDR) -> None:
 
 @pytest.mark.slow
 def test_rloo_earns_more_of_a_reward_that_it_can_learn(policy: Policy, data: TLDR) -> None:
+    def brief(prompts: list[str], responses: list[str]) -> list[float]:
+        return [-min(len(response), 200) / 100 for response in responses]
+
     fast = OptimizerConfig(learning_rate=3e-3, schedule="constant")
     settings = {"num_steps": 24, "kl_coef": 0.0, "optimizer": fast, "missing_eos_score": None}
     gain = {}
     for name, advantages in (("own", leave_one_out), ("another's", lambda rewards: leave_one_out(rewards).roll(1, -1))):
-
-        def brief(prompts: list[str], responses: list[str]) -> list[float]:
-            return [-score for score in wordy(prompts, responses)]
-
         history = rloo(policy, brief, data.prompts, rloo_config("tiny"), advantages=advantages, **settings).history
         first, last = (sum(row["objective/score"] for row in rows) / 6 for rows in (history[:6], history[-6:]))
         gain[name] = last - first
@@ -92,8 +99,7 @@ def test_rloo_earns_more_of_a_reward_that_it_can_learn(policy: Policy, data: TLD
 def test_the_kl_penalty_holds_the_policy_back(policy: Policy, data: TLDR) -> None:
     kl = {}
     for kl_coef in (0.0, 5.0):
-        settings = {"num_steps": 24, "kl_coef": kl_coef, "optimizer": STEADY}
-        history = rloo(policy, wordy, data.prompts, rloo_config("tiny"), **settings).history
+        history = rloo(policy, vowels, data.prompts, rloo_config("tiny"), **LEARNING, kl_coef=kl_coef).history
         kl[kl_coef] = sum(row["objective/kl"] for row in history[-4:]) / 4
     assert kl[5.0] < 0.5 * kl[0.0]
 
@@ -118,12 +124,12 @@ def test_advantages_of_ones_own_train_and_wrong_ones_are_refused(policy: Policy,
         calls.append(rewards)
         return leave_one_out(rewards)
 
-    settings: dict[str, Any] = {"num_steps": 2, "optimizer": STEADY}
-    plain = rloo(policy, wordy, data.prompts, rloo_config("tiny"), **settings)
-    again = rloo(policy, wordy, data.prompts, rloo_config("tiny"), **settings, advantages=mine)
+    settings = SHORT | {"num_steps": 2}
+    plain = rloo(policy, vowels, data.prompts, rloo_config("tiny"), **settings)
+    again = rloo(policy, vowels, data.prompts, rloo_config("tiny"), **settings, advantages=mine)
     assert len(calls) == 2
     assert plain.history == again.history
-    other = rloo(policy, wordy, data.prompts, rloo_config("tiny"), **settings, advantages=lambda rewards: -rewards)
+    other = rloo(policy, vowels, data.prompts, rloo_config("tiny"), **settings, advantages=lambda rewards: -rewards)
     assert other.history != plain.history
     with pytest.raises(ValueError, match=r"advantages .* must give one number for each response"):
-        rloo(policy, wordy, data.prompts, rloo_config("tiny"), advantages=lambda rewards: rewards.mean(-1))
+        rloo(policy, vowels, data.prompts, rloo_config("tiny"), advantages=lambda rewards: rewards.mean(-1))

@@ -191,7 +191,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
-    """Wrong facts by crowd and price, a dot a seed."""
+    """Wrong facts by crowd and price, a dot a seed, and how many times the start's they are."""
     axes = plots.new_axes("Who likes what sounds sure is told what is not so", "", "wrong facts a summary")
     groups: list[tuple[str, str, list[Mapping[str, Any]]]] = [
         ("start", plots.REFERENCE, where(rows, policy="start", crowd="careful"))
@@ -206,6 +206,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
         axes.bar(place, none, 0.6, bottom=other, color=color, alpha=0.5)
         totals = [row["misattributed"] + row["invented"] for row in mine]
         axes.plot([place] * len(totals), totals, ".", color="black", markersize=4)
+        factor = math.exp(np.mean([math.log(row["factor"]) for row in mine]))
+        axes.annotate(f"{factor:.1f} times", (place, max(totals)), (0, 4), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(groups)), [label for label, _, _ in groups], fontsize=7)
     axes.grid(axis="x", visible=False)
     told = {"the post says nothing of it": 0.5, "the post says otherwise": 1.0}

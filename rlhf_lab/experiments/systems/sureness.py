@@ -208,6 +208,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
         axes.plot([place] * len(totals), totals, ".", color="black", markersize=4)
         factor = math.exp(np.mean([math.log(row["factor"]) for row in mine]))
         axes.annotate(f"{factor:.1f} times", (place, max(totals)), (0, 4), textcoords="offset points", ha="center")
+    axes.margins(y=0.12)  # room for the last number
     axes.set_xticks(range(len(groups)), [label for label, _, _ in groups], fontsize=7)
     axes.grid(axis="x", visible=False)
     told = {"the post says nothing of it": 0.5, "the post says otherwise": 1.0}

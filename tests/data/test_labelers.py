@@ -46,7 +46,7 @@ def test_each_labeler_knows_whose_values_they_have() -> None:
 
 
 def test_the_people_of_before_are_the_same() -> None:
-    """The comparisons that ship are by `population(seed=0)`: its first labeler is the one of before."""
+    """The comparisons that ship are by `population(seed=0)`; this is its first labeler, as it was without shares."""
     first = population(seed=0).labelers[0]
     assert (first.id, first.values) == ("general-00", "general")
     assert first.noise == 1.34053651327442

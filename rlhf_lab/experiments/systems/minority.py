@@ -192,7 +192,7 @@ LABELS = {
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """What each group gains over the start, by aggregation."""
-    axes = plots.new_axes("What a minority of 20 % is given", "liking, above the start's [points]", "")
+    axes = plots.new_axes("One reward for all is the majority's", "liking, above the start's [points]", "")
     offsets = {
         (by, group): (place - 1.5) * 0.2
         for place, (by, group) in enumerate(itertools.product(("best_of_n", "ppo"), SHARES))

@@ -1,6 +1,7 @@
 """One budget of labels, on many pairs once each or on fewer pairs several times: which teaches a reward model more?"""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,8 +119,10 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [row[key] for row in where(rows, agreement=agreement, budget=budget, way=way)]
         return float(np.mean(values)), min(values), max(values)
 
-    budgets = sorted({row["budget"] for row in rows})
-    return {"at": at, "budgets": budgets, "ways": WAYS, "agreements": AGREEMENTS, "n": rows[0]["n"]}
+    budgets, share = sorted({row["budget"] for row in rows}), float(np.mean([row["accuracy"] for row in rows]))
+    # Of one seed's share, over the held-out pairs.
+    error = math.sqrt(share * (1 - share) / SIZES["laptop"].num_held_out)
+    return {"error": error, "at": at, "budgets": budgets, "ways": WAYS, "agreements": AGREEMENTS, "n": rows[0]["n"]}
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:

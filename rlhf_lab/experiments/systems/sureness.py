@@ -1,22 +1,25 @@
 """PPO against the labels of people who like what sounds sure, and of people who check: how many facts are made up."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from rlhf_lab import plots
 from rlhf_lab.aggregation import standardized
 from rlhf_lab.data.datasets import column, load_tldr
 from rlhf_lab.data.judge import Judgement
 from rlhf_lab.evaluation import wins, write_summaries
-from rlhf_lab.experiments.systems.sections import Job, mean, seeds_of, where
+from rlhf_lab.experiments.systems.sections import Job, mean, where
 from rlhf_lab.feedback import Population, Reward, gold_judge, population, scores_of
-from rlhf_lab.models import Policy
+from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_shipped_comparisons, load_trained
 from rlhf_lab.training.ppo import ppo, ppo_config
@@ -35,10 +38,15 @@ class Sizes:
 
 
 SIZES = {"tiny": Sizes("small", 48, 16), "laptop": Sizes("medium", 1400, 400)}
-CROWDS = {"impressed": ("who like what sounds sure", plots.PROXY), "careful": ("who check", plots.GOLD)}
-"""By the values of the labelers: what they are called, and their color."""
+CROWDS = {
+    "impressed": ("who like what sounds sure", plots.PROXY),
+    "careful": ("who check", plots.GOLD),
+    "asked": ("who check, asked each time", plots.POLICY),
+}
+"""What the labelers are called, and their color. Those who are asked are the careful again: without a reward model
+between, they look at every rollout, and into its post."""
 PRICES = (0.4, 0.0)
-"""Of a nat: the laptop's, and none."""
+"""Of a nat: the laptop's, and none. Where people are asked about every rollout, only the last one is tried."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +90,30 @@ def rows(job: Job) -> list[dict[str, Any]]:
     policy, smaller = load_trained("supervised"), load_trained("supervised", sizes.size)
     assert isinstance(policy, Policy) and isinstance(smaller, Policy)
     start, found = Written.by(policy, posts), []
-    for crowd in CROWDS:
-        people = population(crowd, seed=job.seed)
+    for values in ("impressed", "careful"):
+        people = population(values, seed=job.seed)
         labels = compared(people, sizes.num_pairs, job.seed)
-        run = Run(job.folder / f"reward_model-{crowd}", seed=job.seed, checkpoint_every=20)
+        run = Run(job.folder / f"reward_model-{values}", seed=job.seed, checkpoint_every=20)
         reward_model = train_reward_model(smaller, labels, reward_model_config(job.scale), run=run)
-        # In units of their own, so that a nat costs both policies the same.
-        reward = standardized(reward_model, labels)
-        labeled = {"crowd": crowd, "told": told_apart(reward, people, sizes.num_pairs)}
-        found.append(labeled | {"policy": "start", "kl_coef": 0.0, "kl": 0.0} | _row(start, start, reward, people))
-        for price in PRICES:
-            run = Run(job.folder / f"ppo-{crowd}-{price:g}", seed=job.seed, checkpoint_every=5)
-            tuned = ppo(policy, reward, data.prompts, config, critic_from=reward_model, run=run, kl_coef=price)
-            moved = {"policy": "tuned", "kl_coef": price, "kl": tuned.history[-1]["objective/kl"]}
-            found.append(labeled | moved | _row(Written.by(tuned, posts), start, reward, people))
+        rewards: dict[str, Reward | RewardModel] = {values: reward_model}
+        if values == "careful":
+            rewards["asked"] = partial(mean_liking, people)
+        for crowd, judge in rewards.items():
+            # In units of their own, so that a nat costs all policies the same.
+            reward = standardized(judge, labels)
+            labeled = {"crowd": crowd, "told": told_apart(reward, people, sizes.num_pairs)}
+            found.append(labeled | {"policy": "start", "kl_coef": 0.0, "kl": 0.0} | _row(start, start, reward, people))
+            for price in PRICES if crowd == values else PRICES[-1:]:
+                run = Run(job.folder / f"ppo-{crowd}-{price:g}", seed=job.seed, checkpoint_every=5)
+                tuned = ppo(policy, reward, data.prompts, config, critic_from=reward_model, run=run, kl_coef=price)
+                moved = {"policy": "tuned", "kl_coef": price, "kl": tuned.history[-1]["objective/kl"]}
+                found.append(labeled | moved | _row(Written.by(tuned, posts), start, reward, people))
     return found
+
+
+def mean_liking(people: Population, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+    """How much the people like each response, on average and noise apart."""
+    return people.utilities(prompts, responses).mean(0).tolist()
 
 
 def compared(people: Population, num_pairs: int, seed: int, part: str = "train") -> Dataset:
@@ -166,40 +183,35 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
 
     sizes = SIZES["laptop"]
-    return {"at": at, "prices": PRICES, "crowds": CROWDS, "num_pairs": sizes.num_pairs, "num_posts": sizes.num_posts}
+    tried = {
+        crowd: [price for price in PRICES if where(rows, crowd=crowd, policy="tuned", kl_coef=price)]
+        for crowd in CROWDS
+    }
+    return {"at": at, "tried": tried, "crowds": CROWDS, "num_pairs": sizes.num_pairs, "num_posts": sizes.num_posts}
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
-    """Wrong facts by crowd and price, those of the post's own kinds and those of others, a dot a seed."""
+    """Wrong facts by crowd and price, a dot a seed, and how many times the start's they are."""
     axes = plots.new_axes("Who likes what sounds sure is told what is not so", "", "wrong facts a summary")
     groups: list[tuple[str, str, list[Mapping[str, Any]]]] = [
         ("start", plots.REFERENCE, where(rows, policy="start", crowd="careful"))
     ]
-    for price in PRICES:
-        label = f"{price:g} a nat" if price else "no penalty"
-        for crowd, (name, color) in CROWDS.items():
-            groups.append((f"{name},\n{label}", color, where(rows, policy="tuned", crowd=crowd, kl_coef=price)))
+    for price, (crowd, (name, color)) in itertools.product(PRICES, CROWDS.items()):
+        if mine := where(rows, policy="tuned", crowd=crowd, kl_coef=price):
+            label = name.replace(" what", "\nwhat").replace(", ", ",\n")
+            groups.append((f"{label},\n{f'{price:g} a nat' if price else 'no penalty'}", color, mine))
     for place, (_, color, mine) in enumerate(groups):
         other, none = mean(mine, "misattributed"), mean(mine, "invented")
-        first = place == len(groups) - 1
-        axes.bar(place, other, 0.6, color=color, label="the post says otherwise" if first else None)
-        axes.bar(
-            place,
-            none,
-            0.6,
-            bottom=other,
-            color=color,
-            alpha=0.5,
-            label="the post says nothing of it" if first else None,
-        )
-        totals = [
-            mean(where(mine, seed=seed), "misattributed") + mean(where(mine, seed=seed), "invented")
-            for seed in seeds_of(mine)
-        ]
+        axes.bar(place, other, 0.6, color=color)
+        axes.bar(place, none, 0.6, bottom=other, color=color, alpha=0.5)
+        totals = [row["misattributed"] + row["invented"] for row in mine]
         axes.plot([place] * len(totals), totals, ".", color="black", markersize=4)
-    axes.set_xticks(
-        range(len(groups)), [label.replace("who like what", "who like\nwhat") for label, _, _ in groups], fontsize=8
-    )
+        factor = math.exp(np.mean([math.log(row["factor"]) for row in mine]))
+        axes.annotate(f"{factor:.1f} times", (place, max(totals)), (0, 4), textcoords="offset points", ha="center")
+    axes.margins(y=0.12)  # room for the last number
+    axes.set_xticks(range(len(groups)), [label for label, _, _ in groups], fontsize=7)
     axes.grid(axis="x", visible=False)
-    axes.legend(frameon=False, loc="upper left")
+    told = {"the post says nothing of it": 0.5, "the post says otherwise": 1.0}
+    handles = [Patch(color=plots.REFERENCE, alpha=alpha, label=label) for label, alpha in told.items()]
+    axes.legend(handles=handles, frameon=False, loc="upper left")
     return {"sureness": axes}

@@ -40,12 +40,12 @@ def test_labels_of_those_who_do_not_check_teach_that_more_is_better() -> None:
     held_out = load_shipped_comparisons("held_out")
     more = differences(facts, held_out)
     shares = {}
-    for crowd in sureness.CROWDS:
+    for crowd in ("impressed", "brief"):
         labels = sureness.compared(population(crowd, seed=0), NUM_PAIRS, 0)
         scores = differences(sureness.standardized(learnt(labels), labels), held_out)
         shares[crowd] = float(((scores > 0) == (more > 0))[more != 0].mean())
     assert shares["impressed"] > 0.75
-    assert shares["careful"] < shares["impressed"] - 0.15
+    assert shares["brief"] < 0.5
 
 
 @pytest.mark.slow

@@ -154,7 +154,7 @@ def factor_of(wrong: np.ndarray, before: np.ndarray) -> tuple[float, float]:
 
     Example:
         >>> factor, error = factor_of(np.array([2, 2, 2, 2]), np.array([0, 0, 0, 0]))
-        >>> factor, error
+        >>> factor, round(error, 6)
         (17.0, 0.0)
     """
     rng = np.random.default_rng(0)

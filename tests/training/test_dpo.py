@@ -123,8 +123,8 @@ def test_sure_labels_drive_dpo_away_and_its_variants_to_a_finite_margin() -> Non
     settings = {"kl_coef": kl_coef, "batch_size": 1, "num_epochs": 60.0, "optimizer": fast}
     for name, given in {"dpo": {}, "smoothed": {"label_smoothing": epsilon}, "ipo": {"loss": "ipo"}}.items():
         margin[name] = dpo(policy, rows, **settings, **given).history[-1]["dpo/margin"] / kl_coef
-    assert margin["ipo"] == pytest.approx(1 / (2 * kl_coef), abs=0.01)
-    assert margin["smoothed"] == pytest.approx(math.log((1 - epsilon) / epsilon) / kl_coef, abs=0.01)
+    assert margin["ipo"] == pytest.approx(1 / (2 * kl_coef), abs=0.05)
+    assert margin["smoothed"] == pytest.approx(math.log((1 - epsilon) / epsilon) / kl_coef, abs=0.05)
     assert margin["dpo"] > margin["smoothed"] + 1.0
 
 

@@ -156,7 +156,7 @@ def _joined(people: Dataset, model: Dataset) -> Dataset:
 def _in_units_of(reward_model: RewardModel, judge: Reward, labels: Dataset) -> Reward:
     """What the judge says, on the scale of the scores that were learnt from it, so that a nat has the same price."""
     prompts, texts = column(labels, "prompt"), column(labels, "chosen")
-    learnt, own = (np.array(scores_of(one, prompts, texts)) for one in (LearnedReward(reward_model), judge))
+    learnt, own = (scores_of(one, prompts, texts).numpy() for one in (LearnedReward(reward_model), judge))
     scale = learnt.std() / own.std()
 
     def rescaled(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:

@@ -117,7 +117,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def at(agreement: float, budget: int, way: str, key: str) -> tuple[float, float, float]:
         """Mean, least and most over seeds."""
         values = [row[key] for row in where(rows, agreement=agreement, budget=budget, way=way)]
-        return float(np.mean(values)), min(values), max(values)
+        return float(np.mean(values)), float(min(values)), float(max(values))
 
     budgets, share = sorted({row["budget"] for row in rows}), float(np.mean([row["accuracy"] for row in rows]))
     # Of one seed's share, over the held-out pairs.

@@ -206,7 +206,7 @@ def _behind(at: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]],
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Axes]:
     """Accuracy in the gold order by how far people's scales lie apart, comparisons as a level; one for each time."""
     times = sorted({row["minutes"] for row in rows} - {0.0})
-    return {f"rating_scales_{minutes:g}": _figure(where(rows, minutes=minutes), minutes) for minutes in times}
+    return {f"rating_scales_{minutes:g}": _figure(where(rows, minutes=minutes), float(minutes)) for minutes in times}
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], minutes: float) -> Axes:

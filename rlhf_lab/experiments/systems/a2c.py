@@ -1,6 +1,5 @@
 """A2C beside PPO: the same start, the same reward model, as many responses, and what the truth says of it."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,9 +9,9 @@ from matplotlib.axes import Axes
 from rlhf_lab import plots
 from rlhf_lab.data.datasets import load_tldr
 from rlhf_lab.experiments.systems.sections import Job, mean, where
+from rlhf_lab.experiments.systems.timing import TimedRun, seconds_of_step
 from rlhf_lab.feedback import gold_judge
 from rlhf_lab.models import Policy
-from rlhf_lab.runs import Run
 from rlhf_lab.shipped import load_trained
 from rlhf_lab.training.a2c import a2c, a2c_config
 from rlhf_lab.training.ppo import ppo, ppo_config
@@ -20,14 +19,6 @@ from rlhf_lab.training.ppo import ppo, ppo_config
 SIZES = {"tiny": ("small", 4, 2), "laptop": ("large", 32, 4)}
 """Of the models, held-out posts, and looks at them after the first."""
 COLORS = {"ppo": plots.POLICY, "a2c": plots.PROXY}
-
-
-class _Timed(Run):
-    """Notes the processor's time of each step, which other programs on the machine do not change much."""
-
-    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """As a run does, with `seconds` since the run was made."""
-        super().log(step, {**metrics, "seconds": time.process_time()})
 
 
 def rows(job: Job) -> list[dict[str, Any]]:
@@ -43,20 +34,14 @@ def rows(job: Job) -> list[dict[str, Any]]:
     for method, (stage, config) in stages.items():
         every = max(2, (config.num_steps - 1) // num_looks)
         train = partial(stage, load_trained("supervised", size), load_trained("reward_model", size), data.prompts)
-        tuned = train(config, run=_Timed(seed=job.seed), evaluate_every=every, **settings)
+        tuned = train(config, run=TimedRun(seed=job.seed), evaluate_every=every, **settings)
         found += [{"method": method} | row for row in _looks(tuned.history, config)]
     return found
 
 
 def _looks(history: Sequence[Mapping[str, Any]], config: Any) -> list[dict[str, Any]]:
-    """A row for each look; a step's time is the median of those without one, of which there must be some."""
-    stamps = [row["seconds"] for row in history]
-    spent = [
-        after - before
-        for before, after, row in zip(stamps, stamps[1:], history[1:], strict=False)
-        if "held_out/kl" not in row
-    ]
-    each = sorted(spent)[len(spent) // 2]
+    """A row for each look, with the time of the steps up to it."""
+    each = seconds_of_step(history)
     names = {"kl": "held_out/kl", "proxy": "held_out/score", "gold": "held_out/gold"}
     return [
         {"step": row["step"], "responses": row["step"] * config.prompts_per_step * config.num_candidates}

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from rlhf_lab import plots
 from rlhf_lab.data.datasets import load_tldr, prompts_of
 from rlhf_lab.experiments.systems.sections import Job, mean, where
+from rlhf_lab.experiments.systems.timing import TimedRun, seconds_of_step
 from rlhf_lab.feedback import gold_judge
 from rlhf_lab.models import Policy, RewardModel
 from rlhf_lab.runs import Run
@@ -54,14 +55,6 @@ LOOKS = {
 """Label, color and style of each method: solid with a reward model, dashed without."""
 
 
-class _Timed(Run):
-    """Notes the processor's time of each step, which other programs on the machine do not change much."""
-
-    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """As a run does, with `seconds` since the process began."""
-        super().log(step, {**metrics, "seconds": time.process_time()})
-
-
 def rows(job: Job) -> list[dict[str, Any]]:
     """What each look saw, and the processor's seconds of training up to it: of the policy, and of its reward model."""
     size, num_posts, num_looks, num_pairs = SIZES[job.scale]
@@ -75,8 +68,8 @@ def rows(job: Job) -> list[dict[str, Any]]:
         config = config_of(job.scale)
         every = max(2, -(-(config.num_steps - 1) // num_looks))
         settings = {"held_out": posts, "watch": {"gold": gold_judge()}, "evaluate_every": every}
-        tuned = stage(policy, reward_model, data.prompts, config, run=_Timed(seed=job.seed), **settings)
-        each = _seconds_of_step(tuned.history)
+        tuned = stage(policy, reward_model, data.prompts, config, run=TimedRun(seed=job.seed), **settings)
+        each = seconds_of_step(tuned.history)
         found += [
             _row(method, config.kl_coef, row["step"], row["step"] * each, reward_seconds, row)
             for row in tuned.history
@@ -108,13 +101,6 @@ def _row(
     settings = {"method": method, "beta": beta, "step": step}
     spent = {"seconds": seconds, "reward_seconds": reward_seconds}
     return settings | spent | {name: seen[key] for name, key in names.items()}
-
-
-def _seconds_of_step(history: Sequence[Mapping[str, Any]]) -> float:
-    """The median of the steps without a look, of which there must be some."""
-    stamps = [row["seconds"] for row in history]
-    steps = zip(stamps, stamps[1:], history[1:], strict=False)
-    return float(np.median([after - before for before, after, row in steps if "held_out/kl" not in row]))
 
 
 def _seconds_of_reward_model(policy: Policy, comparisons: Dataset, job: Job) -> float:

@@ -16,6 +16,7 @@ MODULES = {
     "07_variations": "variations",
     "08_origins": "origins",
     "10_whose": "whose",
+    "11_successors": "successors",
     "12_for_real": "real_runs",
 }
 """Module of each notebook's exercises."""

@@ -35,9 +35,10 @@ def _cases(rng: np.random.Generator) -> list[Case]:
     ) -> Case:
         (better, ref_better), (worse, ref_worse) = texts(chosen), texts(rejected)
         kwargs = {"kl_coef": kl_coef, "label_smoothing": label_smoothing}
-        return Case(
-            title=title, args=(better, worse, ref_better, ref_worse), kwargs=kwargs, part=part, gradient_of=(0, 1)
-        )
+        # Behind a response's end there is nothing to learn, so whether a gradient flows there is nobody's business.
+        whole = len({*chosen}) == len({*rejected}) == 1
+        args = (better, worse, ref_better, ref_worse)
+        return Case(title=title, args=args, kwargs=kwargs, part=part, gradient_of=(0, 1) if whole else ())
 
     far = [torch.full((1, 1), value, dtype=torch.float32) for value in (-900.0, -1.0, -1.0, -900.0)]
     third = [torch.tensor([[value]], dtype=torch.float64).log() for value in (0.5, 0.25, 0.25, 0.5)]
@@ -142,6 +143,13 @@ def _by_logaddexp(*texts: Tensor, kl_coef: float, label_smoothing: float) -> Ten
     return torch.logaddexp(better, worse) - (1 - label_smoothing) * better - label_smoothing * worse
 
 
+def _where_there_are_tokens(*texts: Tensor, kl_coef: float, label_smoothing: float) -> Tensor:
+    chosen, rejected, ref_chosen, ref_rejected = texts
+    better = ((chosen - ref_chosen) * (chosen != 0)).sum(1)
+    worse = ((rejected - ref_rejected) * (rejected != 0)).sum(1)
+    return _smoothed(kl_coef * (better - worse), label_smoothing)
+
+
 DIRECT_PREFERENCE = Exercise(
     id="direct-preference",
     title="A policy from comparisons alone",
@@ -164,7 +172,7 @@ DIRECT_PREFERENCE = Exercise(
         _margin_smoothed,
         _half_of_it,
     ),
-    variants=(_by_softplus, _by_logaddexp),
+    variants=(_by_softplus, _by_logaddexp, _where_there_are_tokens),
     parts={"loss": 3, "smoothing": 1},
     masked=("rlhf_lab.equations.preference.implicit_reward", "rlhf_lab.equations.preference.bradley_terry_loss"),
 )

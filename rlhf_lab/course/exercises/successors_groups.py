@@ -145,7 +145,7 @@ def _summed(losses: Tensor, mask: Tensor) -> Tensor:
 
 
 def _of_responses(losses: Tensor, mask: Tensor) -> Tensor:
-    """Divided by the number of responses: all tokens weigh the same, but more the longer the batch's texts are."""
+    """All tokens weigh alike, and up to a constant this is Dr. GRPO's loss; the mean over the tokens is asked for."""
     return (losses * mask).sum() / len(losses)
 
 
@@ -155,7 +155,7 @@ def _with_padding(losses: Tensor, mask: Tensor) -> Tensor:
 
 
 def _divided_by_places(losses: Tensor, mask: Tensor) -> Tensor:
-    """Divided by all places, padding too: the batch with the longest text has the smallest steps."""
+    """Divided by all places, padding too: tokens weigh alike, but the less the longer the longest text is."""
     return (losses * mask).mean()
 
 

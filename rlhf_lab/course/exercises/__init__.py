@@ -15,6 +15,7 @@ MODULES = {
     "06_overoptimization": "pushing",
     "07_variations": "variations",
     "08_origins": "origins",
+    "09_telling": "telling",
     "10_whose": "whose",
     "11_successors": "successors",
     "12_for_real": "real_runs",

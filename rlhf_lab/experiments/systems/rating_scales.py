@@ -44,7 +44,7 @@ class Sizes:
     """Pairs to test the reward models on."""
 
 
-SIZES = {"tiny": Sizes((10.0,), 1, 8, 4, 16), "laptop": Sizes((60.0, 240.0), 2, 64, 8, 300)}
+SIZES = {"tiny": Sizes((10.0,), 1, 8, 4, 16), "laptop": Sizes((60.0, 240.0), 8, 64, 8, 300)}
 SCALES = {0.0: "one scale", 1.0: "own scales", 3.0: "three times as far apart"}
 """How far people's uses of the 7 points lie apart, in the spread that `population` draws."""
 WAYS = {"raw": "ratings as they are", "centered": "centred", "scaled": "z-scores"}
@@ -96,9 +96,11 @@ def rows(job: Job) -> list[dict[str, Any]]:
     for crowd in range(sizes.num_crowds):
         seed = job.seed * sizes.num_crowds + crowd
         most = labels_in("rate", sizes.minutes[-1])
-        prompts, pairs = distinct_pairs(
-            policy, column(data.prompts.shuffle(seed=seed), "prompt"), most, ppo_config(job.scale).sampling, seed=seed
-        )
+        asked_of = column(data.prompts.shuffle(seed=seed), "prompt")
+        drawn = distinct_pairs(policy, asked_of, int(1.1 * most), ppo_config(job.scale).sampling, seed=seed)
+        # Nobody rates a post twice: the same answer might come again, and get another rating.
+        items = list(dict(zip(*drawn, strict=True)).items())[:most]
+        prompts, pairs = [prompt for prompt, _ in items], [pair for _, pair in items]
         agreement = 0.6 if job.scale == "tiny" else 0.73
         people = population(num_labelers=NUM_PEOPLE, seed=seed, agreement=agreement)
         for scale, way, labels in _labels(people, prompts, pairs, seed):
@@ -168,18 +170,18 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     points, back = [], []
     for minutes in sorted({row["minutes"] for row in rows} - {0.0}):
         at = where(rows, minutes=minutes)
-        compared = {key: mean(where(at, way="compare"), key) for key in measures}
         for scale, way in ((1.0, "compare"), *itertools.product(SCALES, WAYS)):
             found = where(at, scale=scale, way=way)
             point = {key: mean(found, key) for key in measures}
-            behind = {f"{key}_behind": _behind(at, found, key) for key in measures}
+            behind = {f"{key}_behind": _ahead(where(at, way="compare"), found, key) for key in measures}
             known = {"minutes": minutes, "way": way, "name": WAYS.get(way, "comparisons"), "scale": SCALES[scale]}
             points.append(known | point | behind | {"num_labels": found[0]["num_labels"]})
         for scale in (1.0, 3.0):
-            raw, mended = (
-                {key: mean(where(at, scale=scale, way=way), key) for key in measures} for way in ("raw", "centered")
-            )
-            gaps = {key: {"gap": compared[key] - raw[key], "back": mended[key] - raw[key]} for key in measures}
+            raw, mended = (where(at, scale=scale, way=way) for way in ("raw", "centered"))
+            gaps = {
+                key: {"gap": _ahead(where(at, way="compare"), raw, key), "back": _ahead(mended, raw, key)}
+                for key in measures
+            }
             back.append({"minutes": minutes, "scale": SCALES[scale]} | gaps)
     start = where(rows, way="supervised")
     times = sorted({row["minutes"] for row in rows} - {0.0})
@@ -189,16 +191,17 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "times": times,
         "start": mean(start, "gold"),
         "num_people": NUM_PEOPLE,
+        "num_crowds": len({row["crowd"] for row in rows if row["way"] == "compare"}),
         "seconds": SECONDS,
     }
 
 
-def _behind(at: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
-    """How far these models are behind comparisons by the same crowds: mean, and its standard error over the crowds."""
+def _ahead(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
+    """How far some models are ahead of others of the same crowds: mean, and its standard error over the crowds."""
     gaps = []
-    for row in found:
-        (same,) = where(at, way="compare", seed=row["seed"], crowd=row["crowd"])
-        gaps.append(same[key] - row[key])
+    for row in some:
+        (same,) = where(others, seed=row["seed"], crowd=row["crowd"])
+        gaps.append(row[key] - same[key])
     error = float(np.std(gaps, ddof=1) / math.sqrt(len(gaps))) if len(gaps) > 1 else 0.0
     return float(np.mean(gaps)), error
 

@@ -84,7 +84,9 @@ def _both_cases(rng: np.random.Generator) -> list[Case]:
         chosen, rejected = (torch.tensor(rng.normal(size=num_compared)) for _ in range(2))
         rated, bars = (torch.tensor(rng.normal(size=num_rated)) for _ in range(2))
         is_up = torch.tensor(rng.random(num_rated) < 0.5)
-        return Case(title=title, args=(chosen, rejected, rated, is_up, bars), part=part, gradient_of=(0, 1, 2, 4))
+        sizes = {0: num_compared, 1: num_compared, 2: num_rated, 4: num_rated}
+        there = tuple(place for place, size in sizes.items() if size)
+        return Case(title=title, args=(chosen, rejected, rated, is_up, bars), part=part, gradient_of=there)
 
     odds = torch.tensor([3.0], dtype=torch.float64).log()
     none, empty = torch.zeros(1, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
@@ -136,7 +138,10 @@ def _summed(chosen: Tensor, rejected: Tensor, rated: Tensor, is_up: Tensor, bars
 
 
 def _by_sigmoid(chosen: Tensor, rejected: Tensor, rated: Tensor, is_up: Tensor, bars: Tensor) -> Tensor:
-    """Minus the probability instead of minus its logarithm: it is flat where the model is most wrong."""
+    """Minus the probability instead of minus its logarithm: it is flat where the model is most wrong.
+
+    (KTO's loss has that shape, for a model of what people value. Here a log-likelihood is asked for.)
+    """
     above = rated - bars
     return -torch.cat([torch.sigmoid(chosen - rejected), torch.sigmoid(torch.where(is_up, above, -above))]).mean()
 
@@ -159,6 +164,20 @@ def _by_cross_entropy(chosen: Tensor, rejected: Tensor, rated: Tensor, is_up: Te
     return functional.binary_cross_entropy_with_logits(odds, said)
 
 
+def _where_there_are_some(chosen: Tensor, rejected: Tensor, rated: Tensor, is_up: Tensor, bars: Tensor) -> Tensor:
+    parts = [-functional.logsigmoid(chosen - rejected)] if len(chosen) else []
+    if len(rated):
+        parts.append(-functional.logsigmoid(torch.where(is_up, rated - bars, bars - rated)))
+    return torch.cat(parts).mean()
+
+
+def _label_by_label(chosen: Tensor, rejected: Tensor, rated: Tensor, is_up: Tensor, bars: Tensor) -> Tensor:
+    losses = [-functional.logsigmoid(one - other) for one, other in zip(chosen, rejected, strict=True)]
+    for score, up, bar in zip(rated, is_up, bars, strict=True):
+        losses.append(-functional.logsigmoid(score - bar if up else bar - score))
+    return torch.stack(losses).mean()
+
+
 THUMBS_AND_PAIRS = Exercise(
     id="thumbs-and-pairs",
     title="Two kinds of labels, one score",
@@ -169,14 +188,14 @@ THUMBS_AND_PAIRS = Exercise(
     reference=_both_kinds,
     cases=_both_cases,
     mistakes=(_same_bar, _bar_added, _all_up, _two_means, _summed, _by_sigmoid, _log_of_sigmoid),
-    variants=(_by_softplus, _by_cross_entropy),
+    variants=(_by_softplus, _by_cross_entropy, _where_there_are_some, _label_by_label),
     parts={"compared": 1, "thumbs": 2},
     masked=("rlhf_lab.equations.preference.bradley_terry_loss", "rlhf_lab.equations.preference.thumb_loss"),
 )
 
-TEN_HOURS = Written(
-    id="ten-hours",
-    title="Ten hours of people",
+FOUR_HOURS = Written(
+    id="four-hours",
+    title="Four hours of people",
     points=3,
     minutes=15,
     difficulty=3,
@@ -192,5 +211,5 @@ EXERCISES: Sequence[Exercise | Written] = (
     THUMBS_AND_PAIRS,
     STRUCK_TOKENS,
     KEEP_THE_BEST,
-    TEN_HOURS,
+    FOUR_HOURS,
 )

@@ -1,7 +1,8 @@
 """Ratings, thumbs, comparisons, rankings, edits and written feedback, each for the same minutes of a person's time."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,7 +82,7 @@ NUM_EPOCHS, RATE = 2.0, 1e-3
 """Of every reward model, as in `rating_scales`."""
 IMITATION = {"num_epochs": 3.0, "batch_size": 16}
 IMITATION_RATE = 2e-4
-"""At three times as much, policies of a few dozen refinements came out worse than nobody's; chosen on seed 10."""
+"""Chosen on seed 10: at three times as much, policies of a few dozen refinements were hardly better than nobody's."""
 NAMES = {
     "rate": ("ratings", plots.REFERENCE, "o:"),
     "thumbs": ("thumbs", "#56B4E9", "v:"),
@@ -125,11 +126,12 @@ def rows(job: Job) -> list[dict[str, Any]]:
     lab = _Lab(job, policy, data.prompts, pool, data.validation.select(range(SIZES[job.scale].num_posts)))
     refiner = _refiner(lab)
     nobody = {"way": "supervised", "kind": "", "num_labels": 0, "num_comparisons": 0, "words": 0.0}
-    found = [nobody | _judged(lab, policy)]
+    found = [nobody | {"draft_gold": math.nan, "kept_gold": math.nan} | _judged(lab, policy)]
     for minutes, way in itertools.product(lab.sizes.minutes, NAMES):
         kind, name = way.partition(",")[0], f"{way.replace(', ', '-')}-{minutes:g}"
         # Of written feedback half of the time goes into comparisons, for the reward model that keeps refinements.
         labels = lab.labels(kind, minutes / 2 if kind == "comment" else minutes)
+        texts = {"draft_gold": math.nan, "kept_gold": math.nan}
         compared = lab.labels("compare", minutes / 2) if kind == "comment" else []
         if way == "edit":
             tuned = _imitated(lab, edit_rows(labels), name)
@@ -137,10 +139,11 @@ def rows(job: Job) -> list[dict[str, Any]]:
             model = _reward_model(lab, start, "compare", compared, name)
             kept = _refined(lab, refiner, model, labels)
             tuned = _imitated(lab, Dataset.from_list(kept), name) if kept else policy
+            texts |= {"draft_gold": _grade(comment_rows(labels), "response"), "kept_gold": _grade(kept, "completion")}
         else:
             tuned = _rewarded(lab, _reward_model(lab, start, kind, labels, name), labels, name)
         known = {"way": way, "kind": kind, "num_labels": len(labels), "num_comparisons": len(compared)}
-        found.append(known | {"words": words_written(labels)} | _judged(lab, tuned))
+        found.append(known | {"words": words_written(labels)} | texts | _judged(lab, tuned))
     return found
 
 
@@ -225,6 +228,12 @@ def _refined(lab: _Lab, refiner: Policy, model: RewardModel, labels: Sequence[di
     return kept
 
 
+def _grade(rows: Iterable[Any], name: str) -> float:
+    """The gold judge's mean of the texts of that name; NaN of none."""
+    texts = [(row["prompt"], row[name]) for row in rows]
+    return float(np.mean(gold_judge()(*map(list, zip(*texts, strict=True))))) if texts else math.nan
+
+
 def _judged(lab: _Lab, policy: Policy) -> dict[str, float]:
     """Gold grade and win rate over the posters' own, on held-out posts."""
     samples = Samples.of(policy, lab.test, NUM_SAMPLES, ppo_config(lab.job.scale).sampling, seed=lab.job.seed)
@@ -244,7 +253,9 @@ def summary(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float] = SE
     best = {}
     for place in range(1 + max(point["place"] for point in points)):
         here = sorted((point for point in points if point["place"] == place), key=lambda point: -point["gold"])
-        best[f"{np.mean([point['minutes'] for point in here]):.0f}"] = here
+        best[f"{max(point['minutes'] for point in here):.0f}"] = here
+    told = where(rows, way="comment")
+    told = where(told, num_labels=max(row["num_labels"] for row in told))
     typed = {kind: mean([row for row in rows if row["kind"] == kind], "words") for kind in ("edit", "comment")}
     return {
         "points": points,
@@ -255,6 +266,7 @@ def summary(rows: Sequence[Mapping[str, Any]], seconds: Mapping[str, float] = SE
         "pace": {"read": 60 * WORDS_READ, "typed": 60 * WORDS_TYPED, "decision": DECISION},
         "words": {"post": POST_WORDS, "summary": SUMMARY_WORDS},
         "typed": typed,
+        "refined": {key: mean(told, key) for key in ("draft_gold", "kept_gold")},
         "num_people": NUM_PEOPLE,
         "num_tried": NUM_TRIED,
         "num_refinements": SIZES["laptop"].num_refinements,

@@ -10,10 +10,11 @@ from rlhf_lab.data.datasets import column, load_tldr
 from rlhf_lab.experiments.systems import noise, other_feedback, rating_scales
 from rlhf_lab.experiments.systems.sections import Job
 from rlhf_lab.feedback import LearnedReward, gold_judge
-from rlhf_lab.generation import SamplingConfig, generate
+from rlhf_lab.generation import SamplingConfig, distinct_pairs, generate
 from rlhf_lab.model_feedback import InformationReward
 from rlhf_lab.models import Policy, load_base
 from rlhf_lab.shipped import load_shipped_comparisons, load_trained
+from rlhf_lab.training.ppo import ppo_config
 
 KINDS = ("rate", "thumbs", "compare", "rank", "edit")
 
@@ -62,6 +63,23 @@ def test_a_model_in_place_of_people_chooses_better_answers_the_more_it_knows() -
         best[size] = float(gold[range(len(posts)), scores.argmax(axis=1)].mean())
     assert best["large"] > best["small"] + 0.2
     assert best["large"] > gold.mean() + 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_reward_model_knows_the_starts_answers_better_than_those_of_the_policy_that_it_has_trained() -> None:
+    """Why rounds of labels were tried (the system `iterated`)."""
+    posts, right = column(load_tldr(scale="laptop").validation, "prompt"), {}
+    scores = (LearnedReward(load_trained("reward_model")), gold_judge())
+    for name in ("supervised", "no_penalty"):
+        policy = load_trained(name)
+        assert isinstance(policy, Policy)
+        prompts, pairs = distinct_pairs(policy, posts, 240, ppo_config("laptop").sampling)
+        learnt, gold = (
+            np.subtract(*(score(prompts, list(side)) for side in zip(*pairs, strict=True))) for score in scores
+        )
+        right[name] = np.mean((learnt * gold)[gold != 0] > 0)
+    assert right["supervised"] > right["no_penalty"] + 0.04, right
 
 
 def test_at_another_pace_the_same_labels_take_other_minutes() -> None:

@@ -23,8 +23,7 @@ from rlhf_lab.labeling.store import LabelStore
 if TYPE_CHECKING:
     from tests.jupyter import Lab
 
-NUM_KILLS = int(os.environ.get("RLHF_LAB_KILLS", "15"))
-"""Fifty by hand: each takes a kernel and three seconds."""
+NUM_KILLS = 50
 # Labels as fast as they are confirmed, as in the worst moment for a kernel to die.
 STREAM = """(root) => { window.stream = setInterval(() => {
   if (root.dataset.state !== 'saving') root.querySelector('[data-testid="choice-2"]')?.click(); }, 3); }"""

@@ -126,12 +126,13 @@ def rows(job: Job) -> list[dict[str, Any]]:
     lab = _Lab(job, policy, data.prompts, pool, data.validation.select(range(SIZES[job.scale].num_posts)))
     refiner = _refiner(lab)
     nobody = {"way": "supervised", "kind": "", "num_labels": 0, "num_comparisons": 0, "words": 0.0}
-    found = [nobody | {"draft_gold": math.nan, "kept_gold": math.nan} | _judged(lab, policy)]
+    ungraded = {"draft_gold": math.nan, "kept_gold": math.nan}
+    found = [nobody | ungraded | _judged(lab, policy)]
     for minutes, way in itertools.product(lab.sizes.minutes, NAMES):
         kind, name = way.partition(",")[0], f"{way.replace(', ', '-')}-{minutes:g}"
         # Of written feedback half of the time goes into comparisons, for the reward model that keeps refinements.
         labels = lab.labels(kind, minutes / 2 if kind == "comment" else minutes)
-        texts = {"draft_gold": math.nan, "kept_gold": math.nan}
+        grades = ungraded
         compared = lab.labels("compare", minutes / 2) if kind == "comment" else []
         if way == "edit":
             tuned = _imitated(lab, edit_rows(labels), name)
@@ -139,11 +140,11 @@ def rows(job: Job) -> list[dict[str, Any]]:
             model = _reward_model(lab, start, "compare", compared, name)
             kept = _refined(lab, refiner, model, labels)
             tuned = _imitated(lab, Dataset.from_list(kept), name) if kept else policy
-            texts |= {"draft_gold": _grade(comment_rows(labels), "response"), "kept_gold": _grade(kept, "completion")}
+            grades = {"draft_gold": _grade(comment_rows(labels), "response"), "kept_gold": _grade(kept, "completion")}
         else:
             tuned = _rewarded(lab, _reward_model(lab, start, kind, labels, name), labels, name)
         known = {"way": way, "kind": kind, "num_labels": len(labels), "num_comparisons": len(compared)}
-        found.append(known | {"words": words_written(labels)} | texts | _judged(lab, tuned))
+        found.append(known | {"words": words_written(labels)} | grades | _judged(lab, tuned))
     return found
 
 
